@@ -1,0 +1,135 @@
+"""The command line: lottery run | show | list. Parses, calls, prints; everything it does can be done from Python."""
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from lottery import experiment, store, terminal
+from lottery.errors import LotteryError
+from lottery.spec import PRESETS, Spec, load
+
+Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """Run an experiment, or continue one that was stopped, to its table and figures."""
+
+    preset: tyro.conf.Positional[str]
+    """quickstart, notebook, lenet-mnist, or the path of a spec in TOML. Every setting below overrides it."""
+
+    spec: Annotated[Spec, tyro.conf.arg(name="")] = field(default_factory=Spec)
+
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Where data sets are looked for first, each in a folder of its name; then $LOTTERY_DATA, cache, network."""
+
+    runs_dir: Folder = Path("runs")
+    """Where the run's folder is made."""
+
+    engine: str = "auto"
+    """What trains: auto or dense."""
+
+    device: str = "auto"
+    """cpu, cuda, or auto: CUDA if there is one."""
+
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Replicates trained at once, one process and one thread each."""
+
+
+@dataclass(frozen=True)
+class ShowCommand:
+    """Print the table of a run."""
+
+    run: tyro.conf.Positional[str]
+    """Its folder, its name, or the beginning of its name."""
+
+    runs_dir: Folder = Path("runs")
+    """Where to look for it."""
+
+
+@dataclass(frozen=True)
+class ListCommand:
+    """List the runs."""
+
+    runs_dir: Folder = Path("runs")
+    """Where to look for them."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    try:
+        command = _parse(arguments or ["--help"])
+        if isinstance(command, RunCommand):
+            _run(command, console)
+        elif isinstance(command, ShowCommand):
+            console.print(terminal.level_table(store.find(command.run, command.runs_dir)))
+        elif runs := store.runs(command.runs_dir):
+            console.print(terminal.run_table(runs))
+        else:
+            console.print(f"no runs in {command.runs_dir}; begin one with: lottery run quickstart")
+    except LotteryError as error:
+        print(f"lottery: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nstopped; finished levels are kept. To continue: lottery {' '.join(arguments)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parse(arguments: list[str]) -> RunCommand | ShowCommand | ListCommand:
+    """Parses twice where the command is `run`: the preset's values are the defaults of the other flags."""
+    run = tyro.conf.subcommand("run")
+    if arguments[0] == "run":
+        peek: RunCommand
+        peek, _ = tyro.cli(RunCommand, args=arguments[1:], add_help=False, return_unknown_args=True)
+        run = tyro.conf.subcommand("run", default=RunCommand(tyro.MISSING, load(peek.preset)))
+    commands = (
+        Annotated[RunCommand, run]
+        | Annotated[ShowCommand, tyro.conf.subcommand("show")]
+        | Annotated[ListCommand, tyro.conf.subcommand("list")]
+    )
+    parsed: RunCommand | ShowCommand | ListCommand = tyro.cli(
+        commands,  # type: ignore[arg-type]  # a union of annotated types, as tyro's documentation has it
+        args=arguments,
+        prog="lottery",
+        description="Find, study and use winning lottery tickets. Begin with: lottery run quickstart",
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+    return parsed
+
+
+def _run(command: RunCommand, console: Console) -> None:
+    spec = command.spec
+    path = command.runs_dir / spec.uid
+    console.print(
+        f"{spec.model.name} on {spec.data.name}: {spec.replicates} replicate(s) of {spec.levels + 1} levels, "
+        f"{spec.recipe.iterations:,} iterations each, seed {spec.seed}\nrun: {path}",
+        highlight=False,
+    )
+    with terminal.Display(spec, console) as display:
+        run = experiment.run(
+            spec,
+            runs_dir=command.runs_dir,
+            data_dir=command.data_dir,
+            engine=command.engine,
+            device=command.device,
+            jobs=command.jobs,
+            progress=display,
+        )
+    from lottery import plots  # matplotlib takes most of a second to import
+
+    figures = plots.save(run)
+    console.print(terminal.level_table(run))
+    if not display.events:
+        console.print("complete already: nothing was left to train")
+    console.print(f"table:   {run.path / 'levels.csv'}", *(f"figure:  {p}" for p in figures), sep="\n", highlight=False)
+
+
+assert set(PRESETS) == {"quickstart", "notebook", "lenet-mnist"}  # named in RunCommand.preset's help

@@ -1,0 +1,82 @@
+"""Engines train one start and know nothing of levels, files or the command line. All compute the same function."""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lottery.data import Splits
+from lottery.errors import LotteryError, known
+from lottery.history import History
+from lottery.masks import Weights
+from lottery.spec import Recipe
+from lottery.starts import Start
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What comes out of one training run."""
+
+    weights: Weights
+    """Every tensor after the last iteration; pruned weights are exactly 0."""
+    history: History
+    """Every evaluation, see `lottery.history`."""
+    train_accuracy: float
+    """Fraction of all training images that the last weights classify correctly."""
+    seconds: float
+    """Wall time of training, its evaluations included."""
+    engine: str
+    """Name of the engine."""
+
+
+Report = Callable[[int, float], None]
+"""Called after each evaluation with iteration and test accuracy."""
+
+Train = Callable[[tuple[int, ...], Splits, Start, Recipe, Report], Trained]
+"""An engine: sizes of the layers (input and output included), data, start, recipe, report. Raises LossNotFinite."""
+
+
+class LossNotFinite(LotteryError):
+    """The training loss became NaN or infinite."""
+
+    def __init__(self, iteration: int, loss: float):
+        super().__init__(f"training loss {loss} at iteration {iteration}: lower recipe.learning_rate")
+
+
+ENGINES = ("auto", "dense")
+
+
+def resolve_device(device: str) -> str:
+    """cpu or cuda. `auto` is CUDA if there is one. Raises LotteryError for a device that isn't there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise LotteryError(known("device", device, ("auto", "cpu", "cuda")))
+    if device == "cpu" or (device == "auto" and not _nvidia_driver()):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise LotteryError("device = 'cuda': PyTorch finds no CUDA device here; use --device cpu")
+    return "cpu"
+
+
+def _nvidia_driver() -> bool:
+    """Whether asking PyTorch is worth the two seconds that importing it takes."""
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            ctypes.CDLL(library)
+            return True
+        except OSError:
+            continue
+    return False
+
+
+def engine(name: str, device: str) -> Train:
+    """The engine of that name on that (resolved) device; `auto` is dense. Raises LotteryError for an unknown name."""
+    if name not in ENGINES:
+        raise LotteryError(known("engine", name, ENGINES))
+    from functools import partial
+
+    from lottery.engines import dense
+
+    return partial(dense.train, device=device)

@@ -1,0 +1,206 @@
+"""Binds a spec to data, model, loop, engine and store: the only place where they meet."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery import criteria, engines, history, masks, models, runners, store
+from lottery.data import DATASETS, SCALINGS, Raw, load, split
+from lottery.errors import LotteryError, known
+from lottery.loop import Level, levels
+from lottery.seeds import stream
+from lottery.spec import Spec
+from lottery.starts import STARTS, Start
+from lottery.store import Run, SavedLevel
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What `run` tells while it works: after every evaluation, and when a level is on disk."""
+
+    branch: str
+    replicate: int
+    level: int
+    iteration: int
+    test_accuracy: float
+    """Fraction."""
+    row: store.Row | None = None
+    """The level's row in levels.csv, once it is on disk."""
+
+
+def check(spec: Spec) -> models.Layout:
+    """The network's layout. Raises LotteryError for a name that no registry has or a pattern that matches nothing."""
+    for setting, name, registry in (
+        ("data set", spec.data.name, DATASETS),
+        ("data.scaling", spec.data.scaling, SCALINGS),
+        ("model.init", spec.model.init, models.INITS),
+        ("pruning.criterion", spec.pruning.criterion, criteria.CRITERIA),
+        ("start", spec.start, STARTS),
+    ):
+        if name not in registry:
+            raise LotteryError(known(setting, name, registry))
+    if spec.data.validation >= (images := DATASETS[spec.data.name].train):
+        raise LotteryError(f"data.validation = {spec.data.validation}: {spec.data.name} has {images} training images")
+    layout = models.mlp(sizes(spec))
+    criteria.rates(spec.pruning, (name for name, tensor in layout.items() if tensor.prunable))
+    return layout
+
+
+def sizes(spec: Spec) -> tuple[int, ...]:
+    """Units per layer of the spec's network."""
+    data = DATASETS[spec.data.name]
+    return models.sizes(spec.model, int(np.prod(data.shape)), data.classes)
+
+
+def run(
+    spec: Spec,
+    *,
+    runs_dir: Path | str = "runs",
+    data_dir: Path | str | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    jobs: int = 1,
+    progress: Callable[[Progress], None] | None = None,
+) -> Run:
+    """Runs what is missing of an experiment and returns its run directory, `runs_dir`/`spec.uid`.
+
+    Interrupted at any moment and called again, it continues; the finished run has the same bytes as one that was never
+    interrupted, but for the seconds it took. With `jobs` > 1, replicates train in as many processes (a script then
+    needs the usual `if __name__ == "__main__":`).
+
+    Raises LotteryError, before any work is done, for bad settings, missing data, or a run directory that is in use or
+    was begun with other settings; and LotteryError naming replicate, level and iteration if a loss is not finite.
+    """
+    check(spec)
+    if jobs < 1:
+        raise LotteryError(f"jobs = {jobs}: must be at least 1")
+    device = engines.resolve_device(device)
+    engines.engine(engine, device)
+    path = Path(runs_dir) / spec.uid
+    with store.lock(path):
+        raw = load(spec.data.name, Path(data_dir) if data_dir else None)
+        binding = {"engine": engine, "device": device, "data": raw.sha256}
+        result = Run.begin(path, spec, binding, _session())
+        spec = result.spec  # may ask for more levels than this call
+        result.clean()
+        tasks: list[runners.Task] = [
+            (train_replicate, (path, replicate, raw, engine, device)) for replicate in result.unfinished()
+        ]
+        result.write_table()
+
+        def emit(event: Progress) -> None:
+            if event.row:
+                result.write_table()
+            if progress:
+                progress(event)
+
+        if jobs == 1 or len(tasks) == 1:
+            runners.here(tasks, emit)
+        else:
+            runners.processes(tasks, emit, jobs)
+        result.write_table()
+    return result
+
+
+def train_replicate(path: Path, replicate: int, raw: Raw, engine: str, device: str, emit: runners.Emit) -> None:
+    """The trunk of one replicate: what is on disk is read and verified, the rest trained and saved."""
+    result = Run(path)
+    spec = result.spec
+    key = (spec.seed, replicate)
+    layout = check(spec)
+    initial = models.initial_weights(layout, spec.model.init, stream(*key, "weights"))
+    prunable = [name for name, tensor in layout.items() if tensor.prunable]
+    data = split(raw, spec.data.scaling, spec.data.validation, stream(*key, "split"))
+    train_engine = engines.engine(engine, device)
+
+    def train(level: int, start: Start) -> masks.Weights:
+        where = (spec.start, replicate, level)
+        if result.has(*where):
+            saved = result.load(*where)
+            _check_same_start(saved, start, result.level_path(*where))
+            return saved.trained
+
+        def report(iteration: int, test_accuracy: float) -> None:
+            emit(Progress(*where, iteration, test_accuracy))
+
+        try:
+            trained = train_engine(sizes(spec), data, start, spec.recipe, report)
+        except engines.LossNotFinite as error:
+            raise LotteryError(f"replicate {replicate}, level {level}: {error}; what was finished is kept") from None
+        row = _row(*where, spec.recipe.iterations, start, trained)
+        result.save(*where, SavedLevel(start.weights, start.masks, trained.weights, trained.history, row))
+        emit(Progress(*where, spec.recipe.iterations, row["test_accuracy"], row))
+        return trained.weights
+
+    def prune(level: Level) -> masks.Masks:
+        rng = stream(*key, "criterion", level.number)
+        evidence = criteria.Evidence(level.start.weights, level.trained, level.start.masks, rng)
+        return criteria.prune(evidence, spec.pruning)
+
+    for _ in levels(initial, prunable, spec.levels, STARTS[spec.start], train, prune, key):
+        pass
+
+
+def _check_same_start(saved: SavedLevel, start: Start, path: Path) -> None:
+    for kind, ours, theirs in (("weights", start.weights, saved.start), ("mask", start.masks, saved.masks)):
+        for name, array in ours.items():
+            if name not in theirs or array.tobytes() != theirs[name].tobytes():
+                raise LotteryError(
+                    f"{path}: its ticket's {kind} of {name} are not what this version makes from the levels before; "
+                    "delete the folder and those of later levels, or use another --runs-dir"
+                )
+
+
+def _row(
+    branch: str, replicate: int, level: int, iterations: int, start: Start, trained: engines.Trained
+) -> dict[str, Any]:
+    columns, best = trained.history, history.early_stop(trained.history)
+    density = masks.density(start.masks)
+    early: list[Any] = [None, None, None]
+    if best is not None:
+        early = [columns[c][best].item() for c in ("iteration", "test_accuracy", "validation_loss")]
+    return {
+        "branch": branch,
+        "replicate": replicate,
+        "level": level,
+        "density": density,
+        "sparsity": 1 - density,
+        "iterations": iterations,
+        "early_stop_iteration": early[0],
+        "test_accuracy_early_stop": early[1],
+        "test_accuracy": columns["test_accuracy"][-1].item(),
+        "validation_loss_min": early[2],
+        "seconds": round(trained.seconds, 3),
+        "train_accuracy": trained.train_accuracy,
+        "engine": trained.engine,
+        **{f"density:{name}": masks.density({name: mask}) for name, mask in start.masks.items()},
+    }
+
+
+def _session() -> dict[str, Any]:
+    libraries = ("lottery", "torch", "numpy", "numba", "safetensors")
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in libraries},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

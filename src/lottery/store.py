@@ -1,0 +1,277 @@
+"""The run directory: what is in it is complete or absent, checksummed, and never computed twice.
+
+    <run>/spec.toml            the spec
+    <run>/run.json             engine, device and data that the run was begun with; versions and machine of each session
+    <run>/levels.csv           one row per branch, replicate and level (derived: rebuilt from the levels)
+    <run>/figures/             pictures (derived)
+    <run>/<branch>/replicate-<r>/level-<l>/
+        ticket.safetensors     the weights it starts from, and each mask packed to bits as mask:<name>
+        trained.safetensors    the weights it ended with
+        history.csv            every evaluation
+        level.json             the row for levels.csv, and the SHA-256 of the other files
+
+A level is written to a temporary folder, synced, and renamed: that rename makes it exist. No torch here.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from lottery import history
+from lottery.errors import LotteryError
+from lottery.history import History
+from lottery.masks import Masks, Weights, pack, unpack
+from lottery.spec import EXTENT, Spec
+
+COLUMNS = (
+    "branch",
+    "replicate",
+    "level",
+    "density",
+    "sparsity",
+    "iterations",
+    "early_stop_iteration",
+    "test_accuracy_early_stop",
+    "test_accuracy",
+    "validation_loss_min",
+    "seconds",
+    "train_accuracy",
+    "engine",
+)
+"""levels.csv begins with these; then one column `density:<tensor>` per prunable tensor. Fractions, not percent."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SavedLevel:
+    """One finished level, as read back and verified."""
+
+    start: Weights
+    """What it started from: with `masks`, the ticket."""
+    masks: Masks
+    trained: Weights
+    """What it ended with."""
+    history: History
+    row: Row
+
+
+class Run:
+    """A run directory. Reading needs no lock; whoever writes holds `lock`."""
+
+    def __init__(self, path: Path):
+        """Opens the run at `path`. Raises LotteryError where there is none, or its spec is damaged."""
+        if not (path / "run.json").is_file():
+            raise LotteryError(f"{path} is not a run directory: it has no run.json")
+        self.path = path
+        self.info: dict[str, Any] = _read_json(path / "run.json")
+        self.spec = Spec.from_toml(_read(path / "spec.toml").decode(), source=str(path / "spec.toml"))
+
+    @staticmethod
+    def begin(path: Path, spec: Spec, binding: dict[str, Any], session: dict[str, Any]) -> "Run":
+        """Begins the run at `path`, or opens it to continue it with the levels and replicates of `spec`.
+
+        binding: what a run must not change midway (engine, device, checksums of the data).
+        session: what may change, noted for provenance (versions, machine, command).
+        The caller holds `lock(path)`. Raises LotteryError when the directory holds another spec or binding.
+        """
+        sessions = []
+        if (path / "run.json").exists():
+            run = Run(path)
+            spec = run.spec.extended(spec) if run.spec.identity() == spec.identity() else spec
+            for name, (there, here) in run.spec.differences(spec).items():
+                if name not in EXTENT:
+                    raise LotteryError(f"{path} was made with {name} = {there!r}, not {here!r}: use another --runs-dir")
+            for name, value in binding.items():
+                if run.info[name] != value:
+                    raise LotteryError(
+                        f"{path} was begun with {name} {run.info[name]!r}, now it is {value!r}: levels of one run must "
+                        "be comparable; use the former, or another --runs-dir"
+                    )
+            sessions = run.info["sessions"]
+        _write(path / "spec.toml", spec.to_toml().encode())
+        _write(path / "run.json", _to_json({**binding, "sessions": [*sessions, session]}))  # last: makes the run exist
+        return Run(path)
+
+    def level_path(self, branch: str, replicate: int, level: int) -> Path:
+        return self.path / branch / f"replicate-{replicate}" / f"level-{level:02d}"
+
+    def has(self, branch: str, replicate: int, level: int) -> bool:
+        return self.level_path(branch, replicate, level).is_dir()
+
+    def load(self, branch: str, replicate: int, level: int) -> SavedLevel:
+        """Reads a finished level. Raises LotteryError, naming the file, for one that is missing or damaged."""
+        folder = self.level_path(branch, replicate, level)
+        record = _read_record(folder)
+        files = {name: _read(folder / name) for name in FILES}
+        for name, data in files.items():
+            if (found := hashlib.sha256(data).hexdigest()) != (expected := record["sha256"][name]):
+                raise _damaged(folder / name, f"its SHA-256 is {found}, recorded is {expected}")
+        ticket = load_tensors(files["ticket.safetensors"])
+        weights = {n: w for n, w in ticket.items() if not n.startswith(MASK)}
+        masks = {n: unpack(ticket[MASK + n], weights[n].shape) for n in weights if MASK + n in ticket}
+        trained = load_tensors(files["trained.safetensors"])
+        return SavedLevel(weights, masks, trained, history.from_csv(files["history.csv"].decode()), record["row"])
+
+    def save(self, branch: str, replicate: int, level: int, saved: SavedLevel) -> None:
+        """Writes a finished level; when this returns it is on disk, and if it doesn't, nothing is."""
+        folder = self.level_path(branch, replicate, level)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        ticket = saved.start | {MASK + n: pack(m) for n, m in saved.masks.items()}
+        files = {
+            "ticket.safetensors": save_tensors(ticket),  # no metadata: its order is not fixed, bytes would differ
+            "trained.safetensors": save_tensors(saved.trained),
+            "history.csv": history.to_csv(saved.history).encode(),
+        }
+        checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        checksums["row"] = hashlib.sha256(_to_json(saved.row)).hexdigest()
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
+        temporary.chmod(0o755)
+        for name, data in (files | {"level.json": _to_json({"row": saved.row, "sha256": checksums})}).items():
+            with open(temporary / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync_folder(temporary)
+        os.rename(temporary, folder)
+        _sync_folder(folder.parent)
+
+    def clean(self) -> None:
+        """Removes what a killed process left half-written. The caller holds the run's lock."""
+        for left in [*self.path.glob(f"*/replicate-*/{TEMPORARY}*"), *self.path.glob(f"{TEMPORARY}*")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    def rows(self) -> list[Row]:
+        """The rows of all finished levels, trunk first, then by branch, replicate and level."""
+        found = sorted(self.path.glob("*/replicate-*/level-*/"))
+        rows = [_read_record(folder)["row"] for folder in found]
+        return sorted(rows, key=lambda r: (r["branch"] != self.spec.start, r["branch"], r["replicate"], r["level"]))
+
+    def unfinished(self) -> list[int]:
+        """Replicates that lack a level; none when the run is complete."""
+        levels = range(self.spec.levels + 1)
+        return [
+            r for r in range(self.spec.replicates) if not all(self.has(self.spec.start, r, level) for level in levels)
+        ]
+
+    def write_table(self) -> Path:
+        """levels.csv, from the finished levels."""
+        rows = self.rows()
+        names = list(dict.fromkeys(name for row in rows for name in row)) or COLUMNS
+        out = io.StringIO()
+        writer = csv.DictWriter(out, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        _write(self.path / "levels.csv", out.getvalue().encode())
+        return self.path / "levels.csv"
+
+
+MASK = "mask:"
+TEMPORARY = ".unfinished-"
+FILES = ("ticket.safetensors", "trained.safetensors", "history.csv")
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Held by the one process that writes to the run at `path`; the system frees it when that process dies.
+
+    Makes the folder. Raises LotteryError if it can't be written, or another process holds the lock.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        held = FileLock(path / ".lock")
+        held.acquire(timeout=0)
+    except Timeout:
+        raise LotteryError(f"another process is working on {path}: wait until it is done, or stop it") from None
+    except OSError as error:
+        raise LotteryError(f"cannot write to the runs folder {path.parent}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def find(name: str, runs_dir: Path) -> Run:
+    """The run at that path, or of that name, or of the only name that begins so, in `runs_dir`."""
+    for path in (Path(name), runs_dir / name):
+        if (path / "run.json").is_file():
+            return Run(path)
+    matches = [run for run in runs(runs_dir) if run.path.name.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    there = ", ".join(run.path.name for run in matches or runs(runs_dir)) or "none yet"
+    raise LotteryError(
+        f"{'several runs begin with' if matches else 'no run'} {name!r} in {runs_dir}; there are: {there}"
+    )
+
+
+def runs(runs_dir: Path) -> list[Run]:
+    """The runs in a folder, by name; none if there is no such folder."""
+    return [Run(path.parent) for path in sorted(runs_dir.glob("*/run.json"))]
+
+
+def _damaged(path: Path, how: str) -> LotteryError:
+    return LotteryError(f"{path} is damaged: {how}; delete the folder {path.parent} and run again to make it anew")
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    record = _read_json(folder / "level.json")
+    if hashlib.sha256(_to_json(record.get("row"))).hexdigest() != record.get("sha256", {}).get("row"):
+        raise _damaged(folder / "level.json", "its row does not have the recorded SHA-256")
+    return record
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read(path))
+    except ValueError as error:
+        raise _damaged(path, f"not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise _damaged(path, "not a JSON object")
+    return value
+
+
+def _to_json(value: object) -> bytes:
+    return json.dumps(value, indent=1).encode()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of it or nothing, on disk when this returns; leaves a file that already says so alone."""
+    if path.is_file() and path.read_bytes() == data:
+        return
+    handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+    with open(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

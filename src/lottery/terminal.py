@@ -1,0 +1,131 @@
+"""What a run looks like in a terminal: bars while it works, plain lines where output is no terminal, tables after."""
+
+from types import TracebackType
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lottery.experiment import Progress as Event
+from lottery.spec import Spec
+from lottery.store import Row, Run
+
+
+class Display:
+    """Shows the events of `experiment.run`: used as a context, called with each."""
+
+    def __init__(self, spec: Spec, console: Console):
+        self.spec, self.console = spec, console
+        self.events = 0
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[where]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            speed_estimate_period=120,
+        )
+        self.tasks: dict[tuple[str, int], TaskID] = {}
+
+    def __enter__(self) -> "Display":
+        if self.console.is_terminal:
+            self.bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        self.events += 1
+        if self.console.is_terminal:
+            self._advance(event)
+        elif event.row:
+            self.console.print(_line(event.row), highlight=False)
+
+    def _advance(self, event: Event) -> None:
+        iterations, levels = self.spec.recipe.iterations, self.spec.levels
+        key = event.branch, event.replicate
+        if key not in self.tasks:  # continued runs begin at a later level: only what is left counts for the estimate
+            begun = event.level * iterations
+            total = (levels + 1) * iterations
+            self.tasks[key] = self.bars.add_task(
+                f"replicate {event.replicate}", total=total, completed=begun, where="", start=True
+            )
+        where = (
+            f"level {event.level}/{levels}  iteration {event.iteration:,}/{iterations:,}  "
+            f"test accuracy {100 * event.test_accuracy:.2f} %"
+        )
+        self.bars.update(self.tasks[key], completed=event.level * iterations + event.iteration, where=where)
+
+
+def _line(row: Row) -> str:
+    stop = ""
+    if row["early_stop_iteration"] is not None:
+        stop = (
+            f" ({100 * row['test_accuracy_early_stop']:.2f} % at early stop, iteration {row['early_stop_iteration']:,})"
+        )
+    return (
+        f"{row['branch']}  replicate {row['replicate']}  level {row['level']:>2}  "
+        f"weights left {100 * row['density']:6.2f} %  test accuracy {100 * row['test_accuracy']:.2f} %{stop}  "
+        f"{row['seconds']:.1f} s"
+    )
+
+
+def level_table(run: Run) -> Table:
+    """One line per branch and level: means over replicates, with minimum and maximum in brackets."""
+    table = Table(title=f"{run.path.name}", title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
+    for heading in ("level", "weights\nleft %", "sparsity\n%", "early stop\n(iteration)"):
+        table.add_column(heading, justify="right")
+    for heading in ("test accuracy %\nat early stop", "test accuracy %\nat the end", "s"):
+        table.add_column(heading, justify="right")
+    rows = run.rows()
+    branches = list(dict.fromkeys(row["branch"] for row in rows))
+    for branch in branches:
+        if len(branches) > 1:
+            table.add_section()
+            table.add_row(f"[bold]{branch}")
+        for level in sorted({row["level"] for row in rows if row["branch"] == branch}):
+            at = [row for row in rows if (row["branch"], row["level"]) == (branch, level)]
+            density = _mean([row["density"] for row in at])
+            table.add_row(
+                str(level),
+                f"{100 * density:.2f}",
+                f"{100 * (1 - density):.2f}",
+                _spread(at, "early_stop_iteration", 1, ",.0f"),
+                _spread(at, "test_accuracy_early_stop", 100, ".2f"),
+                _spread(at, "test_accuracy", 100, ".2f"),
+                f"{_mean([row['seconds'] for row in at]):.1f}",
+            )
+    return table
+
+
+def _spread(rows: list[Row], column: str, factor: float, form: str) -> str:
+    values = [factor * row[column] for row in rows if row[column] is not None]
+    if not values:
+        return "-"
+    mean = f"{_mean(values):{form}}"
+    return mean if len(values) == 1 else f"{mean} [dim]({min(values):{form}}-{max(values):{form}})[/dim]"
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def run_table(runs: list[Run]) -> Table:
+    """One line per run."""
+    table = Table(pad_edge=False, box=SIMPLE_HEAD)
+    for heading in ("run", "replicates", "levels done", "best test acc. (weights left)"):
+        table.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
+    for run in runs:
+        rows = run.rows()
+        wanted = run.spec.replicates * (run.spec.levels + 1)
+        best = max(rows, key=lambda row: row["test_accuracy"], default=None)
+        table.add_row(
+            run.path.name,
+            str(run.spec.replicates),
+            f"{len(rows)} of {wanted}" if run.unfinished() else f"all {len(rows)}",
+            f"{100 * best['test_accuracy']:.2f} % ({100 * best['density']:.1f} %)" if best else "-",
+        )
+    return table

@@ -1,0 +1,205 @@
+"""Every engine: masks hold at each step, nothing leaks from pruned weights, same function as plain float64 training."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lottery import engines, masks, models
+from lottery.data import Images, Splits, batches
+from lottery.errors import LotteryError
+from lottery.masks import Masks, Weights
+from lottery.modules import MLP
+from lottery.seeds import stream
+from lottery.spec import Recipe
+from lottery.starts import Start
+
+SIZES = (30, 12, 8, 4)
+NAMES = [e for e in engines.ENGINES if e != "auto"]
+RECIPES = {
+    "adam": Recipe(learning_rate=0.01, batch_size=16, iterations=25, evaluate_every=10),
+    "adam, decay": Recipe(learning_rate=0.01, weight_decay=0.05, batch_size=16, iterations=25, evaluate_every=10),
+    "sgd": Recipe("sgd", learning_rate=0.1, batch_size=16, iterations=25, evaluate_every=10, drop_last=True),
+    "momentum": Recipe("sgd", 0.1, momentum=0.9, weight_decay=0.01, batch_size=16, iterations=25, evaluate_every=10),
+}
+
+
+def no_report(iteration: int, accuracy: float) -> None:
+    pass
+
+
+def parts(*counts: int) -> Splits:
+    """Random inputs, four fifths zeros as in MNIST, with labels that can be learned."""
+    rng = stream(7)
+    teach = rng.standard_normal((30, 4))
+
+    def part(n: int) -> Images:
+        x = (rng.standard_normal((n, 30)) * (rng.random((n, 30)) < 0.2)).astype(np.float32)
+        return Images(x, (x @ teach).argmax(1).astype(np.int64))
+
+    return Splits(*(part(n) for n in counts))
+
+
+def start(density: float = 0.4, sizes: tuple[int, ...] = SIZES) -> Start:
+    layout = models.mlp(sizes)
+    weights = models.initial_weights(layout, "glorot_normal", stream(1))
+    kept = {n: stream(2, n).random(t.shape) < density for n, t in layout.items() if t.prunable}
+    return Start(masks.apply(weights, kept), kept, (0, 0, "order", 0))
+
+
+def plain(sizes: tuple[int, ...], data: Splits, begin: Start, recipe: Recipe) -> tuple[Weights, list[float]]:
+    """Float64 PyTorch with masked gradients and its default optimizers: weights, and the loss of each batch."""
+    module = MLP(sizes).double()
+    named = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(torch.from_numpy(begin.weights[name]))
+    options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(module.parameters(), **options)
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(module.parameters(), momentum=recipe.momentum, **options)
+    losses = []
+    order = batches(begin.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, recipe.iterations)
+    for index in order:
+        logits = module(torch.from_numpy(data.train.images[index]).double())
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(data.train.labels[index]))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own
+        for name, mask in begin.masks.items():
+            grad = named[name].grad
+            assert grad is not None
+            grad[torch.from_numpy(~mask)] = 0
+        optimizer.step()
+        losses.append(loss.item())
+    return {n: p.detach().numpy() for n, p in named.items()}, losses
+
+
+@pytest.fixture(params=NAMES)
+def train(request: pytest.FixtureRequest) -> Callable[..., engines.Trained]:
+    return engines.engine(request.param, "cpu")
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("density", [1.0, 0.4, 0.05])
+def test_same_function_as_plain_float64_training(train: Any, recipe: Recipe, density: float) -> None:
+    """100 examples in batches of 16: the last one of an epoch is a partial batch, kept or dropped."""
+    data, begin = parts(100, 40, 50), start(density)
+    trained = train(SIZES, data, begin, recipe, no_report)
+    weights, losses = plain(SIZES, data, begin, recipe)
+    for name, expected in weights.items():
+        np.testing.assert_allclose(trained.weights[name], expected, rtol=2e-3, atol=2e-5)
+    means = [np.mean(losses[:10]), np.mean(losses[10:20]), np.mean(losses[20:])]
+    np.testing.assert_allclose(trained.history["train_loss"], means, rtol=1e-4)
+    np.testing.assert_array_equal(trained.history["iteration"], [10, 20, 25])
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_pruned_weights_are_zero_after_every_step(train: Any, recipe: Recipe) -> None:
+    data, begin = parts(100, 10, 10), start()
+    for steps in range(1, 12):
+        trained = train(SIZES, data, begin, replace(recipe, iterations=steps), no_report)
+        for name, mask in begin.masks.items():
+            assert trained.weights[name][~mask].tobytes() == bytes(4 * int((~mask).sum()))  # +0.0, each of them
+            moved = trained.weights[name] != begin.weights[name]
+            for sign in (begin.weights[name] > 0, begin.weights[name] < 0):  # a wrong sign test freezes half of them
+                if steps > 5:
+                    assert (moved & sign).sum() > 0.3 * sign.sum()
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_unit_without_connections_might_as_well_not_exist(train: Any, recipe: Recipe) -> None:
+    """Nothing leaks from pruned weights into kept ones: compare with the network that never had that unit."""
+    data, full = parts(100, 40, 50), start(0.7)
+    full.masks["fc1.weight"][5], full.masks["fc2.weight"][:, 5] = False, False
+    full = Start(masks.apply(full.weights, full.masks), full.masks, full.order)
+
+    def cut(arrays: Masks | Weights) -> Any:
+        out = dict(arrays)
+        for name, axis in (("fc1.weight", 0), ("fc1.bias", 0), ("fc2.weight", 1)):
+            if name in out:
+                out[name] = np.delete(out[name], 5, axis=axis)
+        return out
+
+    small = Start(cut(full.weights), cut(full.masks), full.order)
+    a = train(SIZES, data, full, recipe, no_report)
+    b = train((30, 11, 8, 4), data, small, recipe, no_report)
+    np.testing.assert_allclose(a.history["train_loss"], b.history["train_loss"], rtol=1e-4)
+    for name, expected in b.weights.items():
+        np.testing.assert_allclose(cut(a.weights)[name], expected, rtol=2e-3, atol=2e-5)
+
+
+def test_the_start_is_not_written_to(train: Any) -> None:
+    begin = start()
+    before = {n: w.copy() for n, w in begin.weights.items()}
+    trained = train(SIZES, parts(100, 10, 10), begin, RECIPES["adam"], no_report)
+    for name, weight in before.items():
+        assert begin.weights[name].tobytes() == weight.tobytes()
+        assert not np.shares_memory(begin.weights[name], trained.weights[name])
+
+
+def test_same_start_same_bits(train: Any) -> None:
+    a, b = (train(SIZES, parts(100, 40, 50), start(), RECIPES["adam"], no_report) for _ in range(2))
+    assert all(a.weights[n].tobytes() == b.weights[n].tobytes() for n in a.weights)
+    assert all(a.history[c].tobytes() == b.history[c].tobytes() for c in a.history)
+
+
+def test_more_iterations_begin_with_the_same_ones(train: Any) -> None:
+    short, long = (
+        train(SIZES, parts(100, 40, 50), start(), replace(RECIPES["adam"], iterations=n), no_report) for n in (20, 40)
+    )
+    assert all(short.history[c].tobytes() == long.history[c][:2].tobytes() for c in short.history)
+
+
+@pytest.mark.parametrize("count", [1, 7, 1000, 2345])
+def test_evaluation_is_exact_for_any_number_of_images(train: Any, count: int) -> None:
+    """Labels are what the trained network says: it scores exactly 1, and with one label changed, exactly 1 - 1/n."""
+    data, begin, recipe = parts(100, 10, count), start(1.0), replace(RECIPES["sgd"], iterations=1)
+    weights = train(SIZES, data, begin, recipe, no_report).weights
+    x = data.test.images
+    for i in (1, 2, 3):
+        x = x @ weights[f"fc{i}.weight"].T + weights[f"fc{i}.bias"]
+        x = np.maximum(x, 0) if i < 3 else x
+    labels = x.argmax(1).astype(np.int64)
+    for wrong in (0, 1):
+        labels[:wrong] = (labels[:wrong] + 1) % 4
+        scored = replace(data, test=Images(data.test.images, labels))
+        assert train(SIZES, scored, begin, recipe, no_report).history["test_accuracy"][-1] == (count - wrong) / count
+
+
+def test_nothing_held_out_is_not_a_number(train: Any) -> None:
+    trained = train(SIZES, parts(100, 0, 10), start(), RECIPES["adam"], no_report)
+    assert np.isnan(trained.history["validation_loss"]).all()
+    assert np.isfinite(trained.history["test_loss"]).all()
+
+
+def test_reports_come_with_each_evaluation(train: Any) -> None:
+    heard: list[tuple[int, float]] = []
+    trained = train(SIZES, parts(100, 10, 10), start(), RECIPES["adam"], lambda i, a: heard.append((i, a)))
+    assert heard == list(
+        zip(trained.history["iteration"].tolist(), trained.history["test_accuracy"].tolist(), strict=True)
+    )
+
+
+def test_a_loss_that_is_not_finite_names_its_iteration(train: Any) -> None:
+    recipe = Recipe("sgd", learning_rate=1e25, batch_size=16, iterations=25, evaluate_every=10)
+    _, losses = plain(SIZES, parts(100, 10, 10), start(), replace(recipe, iterations=1))
+    assert np.isfinite(losses[0])
+    with pytest.raises(engines.LossNotFinite, match=r"at iteration [2-4]: lower recipe\.learning_rate"):
+        train(SIZES, parts(100, 10, 10), start(), recipe, no_report)
+
+
+def test_unknown_engine_and_device() -> None:
+    with pytest.raises(LotteryError, match="unknown engine 'fast': choose from auto, dense"):
+        engines.engine("fast", "cpu")
+    with pytest.raises(LotteryError, match="unknown device 'gpu': choose from auto, cpu, cuda"):
+        engines.resolve_device("gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there() -> None:
+    assert engines.resolve_device("auto") == "cpu"
+    with pytest.raises(LotteryError, match="no CUDA device"):
+        engines.resolve_device("cuda")

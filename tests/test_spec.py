@@ -1,0 +1,77 @@
+"""The spec: validated when made, the same in Python and TOML, and its names of runs never change."""
+
+from dataclasses import replace
+
+import pytest
+
+from lottery.errors import LotteryError
+from lottery.spec import PRESETS, Data, Pruning, Recipe, Spec, load
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_toml(name: str) -> None:
+    assert Spec.from_toml(PRESETS[name].to_toml()) == PRESETS[name]
+    assert load(name) == PRESETS[name]
+
+
+def test_names_of_runs_never_change() -> None:
+    """A run's folder is found by this name: a change here orphans everybody's old results."""
+    assert {name: spec.uid for name, spec in PRESETS.items()} == {
+        "quickstart": "mnist-5k-lenet-300-100-1000it-seed0-1ac1b18c",
+        "notebook": "mnist-lenet-300-100-5it-seed0-4a3832f1",
+        "lenet-mnist": "mnist-lenet-300-100-50000it-seed0-a47adeca",
+    }
+    assert Spec().uid == "mnist-lenet-300-100-50000it-seed0-44136fa3"
+
+
+def test_what_changes_a_result_changes_the_name_and_nothing_else_does() -> None:
+    spec = PRESETS["lenet-mnist"]
+    assert replace(spec, levels=3, replicates=5).uid == spec.uid
+    for other in (
+        replace(spec, seed=1),
+        replace(spec, data=Data(name="kmnist")),
+        replace(spec, recipe=Recipe(learning_rate=1e-3)),
+        replace(spec, pruning=Pruning(layer_rates={"fc3.weight": 0.2})),
+    ):
+        assert other.uid != spec.uid
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("levels = -1", "levels = -1: must be 0"),
+        ("replicates = 0", "replicates = 0: must be at least 1"),
+        ("seed = -1", "seed = -1"),
+        ("levels = true", "True where a number belongs"),
+        ('levels = "three"', "levels"),
+        ("levelz = 3", "levelz"),
+        ("levels = ", "a.toml"),
+        ("[recipe]\niterations = 0", "recipe.iterations = 0: must be at least 1"),
+        ("[recipe]\nbatch_size = 0", "recipe.batch_size = 0"),
+        ("[recipe]\nevaluate_every = 0", "recipe.evaluate_every = 0"),
+        ("[recipe]\nlearning_rate = nan", "recipe.learning_rate = nan"),
+        ("[recipe]\nlearning_rate = inf", "recipe.learning_rate = inf"),
+        ("[recipe]\nweight_decay = -0.1", "recipe.weight_decay = -0.1"),
+        ("[recipe]\nmomentum = 0.9", "only sgd has momentum"),
+        ('[recipe]\noptimizer = "sgd"\nmomentum = 1', "recipe.momentum = 1.0"),
+        ('[recipe]\noptimizer = "adamw"', "use adam or sgd"),
+        ("[recipe]\nlearning_rte = 1", "learning_rte"),
+        ("[pruning]\nrate = 1.1", "pruning.rate = 1.1: must be in"),
+        ("[pruning.layer_rates]\nfc1 = -0.1", "pruning.layer_rates"),
+        ('[pruning]\nscope = "local"', "use layer or global"),
+        ('[pruning]\nscope = "global"\n[pruning.layer_rates]\nfc1 = 0.1', "no meaning in global scope"),
+        ("[model]\nhidden = [0]", "at least 1 unit"),
+        ("[data]\nvalidation = -5", "data.validation = -5"),
+    ],
+)
+def test_bad_settings_are_named_with_value_and_source(toml: str, message: str) -> None:
+    with pytest.raises(LotteryError, match=r"a\.toml") as caught:
+        Spec.from_toml(toml, source="a.toml")
+    assert message in str(caught.value)
+
+
+def test_unknown_preset_and_unreadable_file() -> None:
+    with pytest.raises(LotteryError, match="unknown preset 'lenet': choose from quickstart, notebook, lenet-mnist"):
+        load("lenet")
+    with pytest.raises(LotteryError, match=r"cannot read the spec nowhere\.toml"):
+        load("nowhere.toml")

@@ -1,0 +1,156 @@
+"""The run directory: complete or absent, checksummed, bound to its spec."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lottery import history, store
+from lottery.errors import LotteryError
+from lottery.seeds import stream
+from lottery.spec import Spec
+
+BINDING = {"engine": "dense", "device": "cpu", "data": {"x": "abc"}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> store.Run:
+    return store.Run.begin(made(tmp_path), Spec(levels=1), BINDING, {"command": "first"})
+
+
+def made(tmp_path: Path) -> Path:
+    path = tmp_path / "runs" / "a"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def level(number: int = 0) -> store.SavedLevel:
+    rng = stream(number)
+    weights = {"fc1.weight": rng.standard_normal((3, 5)).astype(np.float32), "fc1.bias": np.zeros(3, np.float32)}
+    rows = [(10, 0.5, 0.4, 0.9, 0.41, float("nan"))]
+    row = dict.fromkeys(store.COLUMNS) | {"branch": "rewind", "replicate": 0, "level": number, "density": 1 / 3}
+    return store.SavedLevel(weights, {"fc1.weight": rng.random((3, 5)) < 0.5}, weights, history.from_rows(rows), row)
+
+
+def test_a_level_comes_back_to_the_bit(run: store.Run) -> None:
+    before = level()
+    run.save("rewind", 0, 0, before)
+    after = store.Run(run.path).load("rewind", 0, 0)
+    for ours, theirs in ((before.start, after.start), (before.masks, after.masks), (before.trained, after.trained)):
+        assert set(ours) == set(theirs)
+        assert all(ours[n].tobytes() == theirs[n].tobytes() and ours[n].dtype == theirs[n].dtype for n in ours)
+    assert all(before.history[c].tobytes() == after.history[c].tobytes() for c in before.history)
+    assert before.row == after.row
+
+
+def test_same_level_same_bytes(run: store.Run) -> None:
+    for replicate in (0, 1):
+        run.save("rewind", replicate, 0, level())
+    a, b = (run.level_path("rewind", r, 0) for r in (0, 1))
+    assert {p.name: p.read_bytes() for p in a.iterdir()} == {p.name: p.read_bytes() for p in b.iterdir()}
+
+
+@pytest.mark.parametrize("name", [*store.FILES, "level.json"])
+@pytest.mark.parametrize("how", ["flipped", "truncated", "missing"])
+def test_damage_is_named(run: store.Run, name: str, how: str) -> None:
+    run.save("rewind", 0, 0, level())
+    path = run.level_path("rewind", 0, 0) / name
+    data = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        at = data.index(b"0.333") + 3 if name == "level.json" else len(data) // 2
+        data[at] ^= 1
+        path.write_bytes(data)
+    with pytest.raises(LotteryError, match="is damaged") as caught:
+        run.load("rewind", 0, 0)
+    assert str(path) in str(caught.value)
+    assert "run again" in str(caught.value)
+
+
+def test_what_was_half_written_is_not_there_and_is_cleaned(run: store.Run) -> None:
+    run.save("rewind", 0, 0, level())
+    half = run.path / "rewind" / "replicate-0" / f"{store.TEMPORARY}x"
+    half.mkdir()
+    (half / "ticket.safetensors").write_bytes(b"half")
+    (run.path / f"{store.TEMPORARY}spec").write_bytes(b"half")
+    assert not run.has("rewind", 0, 1)
+    assert len(run.rows()) == 1
+    run.clean()
+    assert not half.exists()
+    assert not (run.path / f"{store.TEMPORARY}spec").exists()
+    assert run.has("rewind", 0, 0)
+
+
+def test_unfinished_until_every_level_is_there(run: store.Run) -> None:
+    assert run.unfinished() == [0]
+    run.save("rewind", 0, 0, level(0))
+    assert run.unfinished() == [0]
+    run.save("rewind", 0, 1, level(1))
+    assert run.unfinished() == []
+
+
+def test_beginning_again_extends_and_never_shrinks(run: store.Run, tmp_path: Path) -> None:
+    again = store.Run.begin(run.path, Spec(levels=5, replicates=2), BINDING, {"command": "second"})
+    assert (again.spec.levels, again.spec.replicates) == (5, 2)
+    again = store.Run.begin(run.path, Spec(levels=1), BINDING, {"command": "third"})
+    assert (again.spec.levels, again.spec.replicates) == (5, 2)
+    assert [s["command"] for s in again.info["sessions"]] == ["first", "second", "third"]
+
+
+def test_another_spec_or_binding_is_refused_and_nothing_changes(run: store.Run) -> None:
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    with pytest.raises(LotteryError, match="was made with seed = 0, not 1"):
+        store.Run.begin(run.path, Spec(seed=1), BINDING, {})
+    with pytest.raises(LotteryError, match="was begun with engine 'dense', now it is 'other'"):
+        store.Run.begin(run.path, Spec(), BINDING | {"engine": "other"}, {})
+    assert before == {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+
+
+def test_the_table_has_the_promised_columns(run: store.Run) -> None:
+    run.save("rewind", 0, 0, level())
+    header, line = run.write_table().read_text().splitlines()
+    assert header.startswith(
+        "branch,replicate,level,density,sparsity,iterations,early_stop_iteration,test_accuracy_early_stop,"
+        "test_accuracy,validation_loss_min,seconds"
+    )
+    assert line.startswith("rewind,0,0,0.3333333333333333,")
+
+
+def test_an_empty_run_has_an_empty_table(run: store.Run) -> None:
+    assert run.write_table().read_text() == ",".join(store.COLUMNS) + "\n"
+
+
+def test_a_second_process_is_told(tmp_path: Path) -> None:
+    code = f"from pathlib import Path; from lottery import store\nwith store.lock(Path({str(tmp_path)!r})): pass"
+    with store.lock(tmp_path):
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "another process is working on" in result.stderr
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_runs_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LotteryError, match="cannot write to the runs folder"), store.lock(tmp_path / "file" / "run"):
+        pass
+
+
+def test_finding_runs(run: store.Run, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for name in ("b-1", "b-2"):
+        (runs / name).mkdir()
+        store.Run.begin(runs / name, replace(Spec(), seed=3), BINDING, {})
+    assert store.find(str(run.path), Path("elsewhere")).path == run.path
+    assert store.find("a", runs).path.name == "a"
+    assert store.find("b-2", runs).path.name == "b-2"
+    with pytest.raises(LotteryError, match=r"several runs begin with 'b'.* b-1, b-2"):
+        store.find("b", runs)
+    with pytest.raises(LotteryError, match=r"no run 'c' in .* a, b-1, b-2"):
+        store.find("c", runs)
+    with pytest.raises(LotteryError, match="none yet"):
+        store.find("c", tmp_path / "nowhere")
