@@ -67,7 +67,7 @@ def plain(sizes: tuple[int, ...], data: Splits, begin: Start, recipe: Recipe) ->
         logits = module(torch.from_numpy(data.train.images[index]).double())
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(data.train.labels[index]))
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own
+        loss.backward()
         for name, mask in begin.masks.items():
             grad = named[name].grad
             assert grad is not None

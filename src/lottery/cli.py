@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lottery import experiment, store, terminal
 from lottery.errors import LotteryError
-from lottery.spec import PRESETS, Spec, load
+from lottery.spec import Spec, load
 
 Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
 
@@ -96,7 +96,7 @@ def _parse(arguments: list[str]) -> RunCommand | ShowCommand | ListCommand:
         | Annotated[ListCommand, tyro.conf.subcommand("list")]
     )
     parsed: RunCommand | ShowCommand | ListCommand = tyro.cli(
-        commands,  # type: ignore[arg-type]  # a union of annotated types, as tyro's documentation has it
+        commands,
         args=arguments,
         prog="lottery",
         description="Find, study and use winning lottery tickets. Begin with: lottery run quickstart",
@@ -112,6 +112,7 @@ def _run(command: RunCommand, console: Console) -> None:
         f"{spec.model.name} on {spec.data.name}: {spec.replicates} replicate(s) of {spec.levels + 1} levels, "
         f"{spec.recipe.iterations:,} iterations each, seed {spec.seed}\nrun: {path}",
         highlight=False,
+        markup=False,
     )
     with terminal.Display(spec, console) as display:
         run = experiment.run(
@@ -129,7 +130,10 @@ def _run(command: RunCommand, console: Console) -> None:
     console.print(terminal.level_table(run))
     if not display.events:
         console.print("complete already: nothing was left to train")
-    console.print(f"table:   {run.path / 'levels.csv'}", *(f"figure:  {p}" for p in figures), sep="\n", highlight=False)
-
-
-assert set(PRESETS) == {"quickstart", "notebook", "lenet-mnist"}  # named in RunCommand.preset's help
+    console.print(
+        f"table:   {run.path / 'levels.csv'}",
+        *(f"figure:  {p}" for p in figures),
+        sep="\n",
+        highlight=False,
+        markup=False,
+    )

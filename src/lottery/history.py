@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,7 +16,7 @@ COLUMNS = ("iteration", "train_loss", "validation_loss", "validation_accuracy", 
 nats, accuracies fractions; validation columns are NaN where nothing is held out."""
 
 
-def from_rows(rows: list[tuple[float, ...]]) -> History:
+def from_rows(rows: Sequence[tuple[float, ...]]) -> History:
     """Rows in the order of COLUMNS."""
     columns = np.array(rows, dtype=np.float64).reshape(len(rows), len(COLUMNS)).T
     history: History = dict(zip(COLUMNS, columns, strict=True))

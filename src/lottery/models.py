@@ -62,7 +62,7 @@ def sizes(model: Model, features: int, classes: int) -> tuple[int, ...]:
 
 def _glorot_normal(tensor: Tensor, rng: np.random.Generator) -> np.ndarray:
     """Gaussian with variance 2 / (fan_in + fan_out): Glorot & Bengio 2010, equation 12."""
-    draws = rng.standard_normal(tensor.shape) * np.sqrt(2 / (tensor.fan_in + tensor.fan_out))
+    draws: np.ndarray = rng.standard_normal(tensor.shape) * np.sqrt(2 / (tensor.fan_in + tensor.fan_out))
     return draws.astype(np.float32)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -13,7 +14,13 @@ from lottery.store import Row, Run
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by the colour-blind too."""
 
-STYLE = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "font.size": 10}
+STYLE: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 10,
+}
 
 
 def accuracy(run: Run, ax: Axes | None = None) -> Axes:
@@ -49,7 +56,7 @@ def accuracy(run: Run, ax: Axes | None = None) -> Axes:
             arrowprops={"arrowstyle": "->", "color": "0.3"},
             bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": "0.7"},
         )
-        ax.legend(loc="lower left", frameon=False)
+        ax.legend(loc="lower left", framealpha=0.9)
     _density_axis(ax, [row["density"] for row in rows])
     ax.set_ylabel("test accuracy (%)")
     ax.set_title(_title(run))

@@ -35,7 +35,8 @@ def processes(tasks: list[Task], emit: Emit, jobs: int) -> None:
     """
     context = multiprocessing.get_context("spawn")  # fork and PyTorch's threads don't mix
     events: Any = context.Queue()
-    waiting, running, errors = list(tasks), {}, []
+    waiting, errors = list(tasks), []
+    running: dict[int, Any] = {}
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ |= ONE_THREAD  # libraries read it when they are first imported, in the child
     try:
@@ -44,6 +45,7 @@ def processes(tasks: list[Task], emit: Emit, jobs: int) -> None:
                 function, arguments = waiting.pop(0)
                 process = context.Process(target=_work, args=(function, arguments, events))
                 process.start()
+                assert process.pid is not None
                 running[process.pid] = process
             try:
                 pid, event, error = events.get(timeout=0.1)

@@ -211,7 +211,8 @@ def _not_bool(value: object) -> object:
 
 
 def _to_float(value: object) -> object:
-    return float(value) if isinstance(_not_bool(value), int) else value
+    _not_bool(value)
+    return float(value) if isinstance(value, int) else value
 
 
 def flatten(spec: Spec) -> dict[str, Any]:

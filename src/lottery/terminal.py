@@ -4,6 +4,7 @@ from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -75,7 +76,7 @@ def _line(row: Row) -> str:
 
 def level_table(run: Run) -> Table:
     """One line per branch and level: means over replicates, with minimum and maximum in brackets."""
-    table = Table(title=f"{run.path.name}", title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
+    table = Table(title=escape(run.path.name), title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
     for heading in ("level", "weights\nleft %", "sparsity\n%", "early stop\n(iteration)"):
         table.add_column(heading, justify="right")
     for heading in ("test accuracy %\nat early stop", "test accuracy %\nat the end", "s"):
@@ -85,7 +86,7 @@ def level_table(run: Run) -> Table:
     for branch in branches:
         if len(branches) > 1:
             table.add_section()
-            table.add_row(f"[bold]{branch}")
+            table.add_row(f"[bold]{escape(branch)}")
         for level in sorted({row["level"] for row in rows if row["branch"] == branch}):
             at = [row for row in rows if (row["branch"], row["level"]) == (branch, level)]
             density = _mean([row["density"] for row in at])
@@ -123,7 +124,7 @@ def run_table(runs: list[Run]) -> Table:
         wanted = run.spec.replicates * (run.spec.levels + 1)
         best = max(rows, key=lambda row: row["test_accuracy"], default=None)
         table.add_row(
-            run.path.name,
+            escape(run.path.name),
             str(run.spec.replicates),
             f"{len(rows)} of {wanted}" if run.unfinished() else f"all {len(rows)}",
             f"{100 * best['test_accuracy']:.2f} % ({100 * best['density']:.1f} %)" if best else "-",

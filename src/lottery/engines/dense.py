@@ -7,6 +7,7 @@ their decay too, are 0: the update itself leaves them at exactly 0, for Adam and
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,9 @@ def _train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, r
         for name, parameter in module.named_parameters():
             parameter.copy_(torch.from_numpy(start.weights[name]))
     masked = [module.get_parameter(name) for name in start.masks]
-    masks = [torch.from_numpy(mask).to(device, torch.float32) for mask in start.masks.values()]
+    masks: Any = [  # the stubs know no list of tensors here
+        torch.from_numpy(mask).to(device, torch.float32) for mask in start.masks.values()
+    ]
     optimizer = _optimizer(module, recipe)
     train_set, validation, test = (_to_device(s, device) for s in (data.train, data.validation, data.test))
     images, labels = train_set
@@ -65,8 +68,8 @@ def _train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, r
         batch = torch.from_numpy(index).to(device)
         loss = functional.cross_entropy(module(images[batch]), labels[batch])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch's own
-        torch._foreach_mul_([p.grad for p in masked], masks)
+        loss.backward()
+        torch._foreach_mul_([p.grad for p in masked if p.grad is not None], masks)
         optimizer.step()
         losses[iteration - done - 1] = loss.detach()
         if iteration - done == recipe.evaluate_every or iteration == recipe.iterations:

@@ -1,0 +1,177 @@
+"""The command line as a user meets it: real processes, one line for each mistake, exit code 2."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lottery
+from lottery.cli import main
+from lottery.engines import ENGINES
+from lottery.spec import Spec
+
+LOTTERY = str(Path(sys.executable).with_name("lottery"))
+
+
+def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([LOTTERY, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+SMALL = ("--iterations", "20", "--recipe.evaluate-every", "10", "--levels", "1", "--replicates", "1")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `lottery run quickstart`, made smaller, has been run."""
+    folder = tmp_path_factory.mktemp("cli")
+    result = call("run", "quickstart", *SMALL, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "\x1b" not in result.stdout  # plain where it is no terminal
+    assert "rewind  replicate 0  level  1  weights left  80.04 %  test accuracy" in result.stdout
+    return folder
+
+
+def test_a_run_leaves_its_table_and_figures(finished: Path) -> None:
+    (path,) = (finished / "runs").iterdir()
+    assert path.name.startswith("mnist-5k-lenet-300-100-20it-seed0-")
+    rows = list(csv.DictReader((path / "levels.csv").read_text().splitlines()))
+    assert [row["level"] for row in rows] == ["0", "1"]
+    assert all(0 < float(row["test_accuracy"]) <= 1 and row["engine"] in ENGINES for row in rows)
+    for name in ("accuracy", "layers"):
+        assert (path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert Spec.from_toml((path / "spec.toml").read_text()).levels == 1
+    assert lottery.Run(path).info["sessions"][0]["versions"]["torch"]
+
+
+def test_run_again_says_complete_and_more_levels_continue(finished: Path) -> None:
+    result = call("run", "quickstart", *SMALL, cwd=finished)
+    assert result.returncode == 0
+    assert "complete already" in result.stdout
+    result = call("run", "quickstart", *SMALL[:-4], "--levels", "2", "--replicates", "1", cwd=finished)
+    assert "level  2" in result.stdout
+    assert "level  0  weights" not in result.stdout
+
+
+def test_show_and_list(finished: Path) -> None:
+    shown = call("show", "mnist-5k", cwd=finished)
+    assert shown.returncode == 0
+    assert "80.04" in shown.stdout
+    assert "all" in call("list", cwd=finished).stdout
+    assert "begin one with: lottery run quickstart" in call("list", "--runs-dir", "nowhere", cwd=finished).stdout
+
+
+def test_a_folder_name_is_no_markup(finished: Path, tmp_path: Path) -> None:
+    """Rich takes [red] for a colour: what comes from a file name is printed as it is."""
+    (path,) = (finished / "runs").iterdir()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "[red]x").symlink_to(path)
+    assert "[red]x" in call("show", "[red]x", cwd=tmp_path).stdout
+    assert "[red]x" in call("list", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "quikstart"], "unknown preset 'quikstart': choose from quickstart, notebook, lenet-mnist"),
+        (["run", "nowhere.toml"], "cannot read the spec nowhere.toml"),
+        (["run", "quickstart", "--data", "mnst"], "unknown data set 'mnst'"),
+        (["run", "quickstart", "--pruning.rate", "1.5"], "pruning.rate = 1.5: must be in [0, 1]"),
+        (["run", "quickstart", "--pruning.layer-rates", "fc9", "0.1"], "'fc9' matches no layer"),
+        (["run", "quickstart", "--levels", "-1"], "levels = -1"),
+        (["run", "quickstart", "--iterations", "0"], "recipe.iterations = 0: must be at least 1"),
+        (["run", "quickstart", "--jobs", "0"], "jobs = 0"),
+        (["run", "quickstart", "--engine", "warp"], "unknown engine 'warp'"),
+        (["run", "quickstart", "--device", "tpu"], "unknown device 'tpu'"),
+        (["run", "quickstart", "--runs-dir", "/dev/null/runs"], "cannot write to the runs folder /dev/null/runs"),
+        (["show", "nothing"], "no run 'nothing' in runs; there are: none yet"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("lottery: error: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_flags_exit_with_2(tmp_path: Path) -> None:
+    result = call("run", "quickstart", "--itertions", "3", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--iterations" in result.stderr  # what was meant
+
+
+def test_missing_data_is_one_error(tmp_path: Path) -> None:
+    """No data and no network: names the file, where it was looked for and what to do."""
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "LOTTERY_DATA": ""}
+    environment |= {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    command = [LOTTERY, "run", "lenet-mnist", "--data-dir", "here"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    for part in ("train-images-idx3-ubyte.gz", "here/mnist", "--data-dir", "$LOTTERY_DATA"):
+        assert part in result.stderr
+
+
+def test_a_second_process_on_the_same_run_is_told(tmp_path: Path) -> None:
+    command = [LOTTERY, "run", "quickstart", "--jobs", "1"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        for line in first.stdout:
+            if line.startswith("rewind"):
+                break
+        second = call("run", "quickstart", cwd=tmp_path)
+        first.kill()
+    assert second.returncode == 2
+    assert "another process is working on" in second.stderr
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path, jobs: str) -> None:
+    command = [LOTTERY, "run", "quickstart", "--jobs", jobs]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("rewind"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.strip() == f"stopped; finished levels are kept. To continue: lottery run quickstart --jobs {jobs}"
+    (path,) = (tmp_path / "runs").iterdir()
+    assert lottery.Run(path).rows()
+
+
+def test_bars_in_a_terminal(tmp_path: Path) -> None:
+    """A real pseudo-terminal: bars with level, iteration, accuracy and the time left."""
+    import pty
+
+    parent, child = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "140"}
+    with subprocess.Popen(
+        [LOTTERY, "run", "quickstart", *SMALL], cwd=tmp_path, stdout=child, stderr=child, env=environment
+    ) as process:
+        os.close(child)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(parent, 65536)
+            except OSError:  # the other end is closed
+                break
+    os.close(parent)
+    assert process.returncode == 0
+    for part in (b"replicate 0", b"level 1/1", b"iteration 20/20", b"test accuracy", b"left"):
+        assert part in shown
