@@ -56,10 +56,12 @@ def accuracy(run: Run, ax: Axes | None = None) -> Axes:
             arrowprops={"arrowstyle": "->", "color": "0.3"},
             bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": "0.7"},
         )
-        ax.legend(loc="lower left", framealpha=0.9)
+        low, high = ax.get_ylim()
+        ax.set_ylim(low - 0.12 * (high - low), high)  # room for the annotation below the curves
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, frameon=False)
     _density_axis(ax, [row["density"] for row in rows])
     ax.set_ylabel("test accuracy (%)")
-    ax.set_title(_title(run))
+    ax.set_title(_title(run), pad=26)  # the legend is between title and axes
     return ax
 
 

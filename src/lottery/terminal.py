@@ -43,7 +43,7 @@ class Display:
         if self.console.is_terminal:
             self._advance(event)
         elif event.row:
-            self.console.print(_line(event.row), highlight=False)
+            self.console.print(_line(event.row), highlight=False, soft_wrap=True)
 
     def _advance(self, event: Event) -> None:
         iterations, levels = self.spec.recipe.iterations, self.spec.levels
