@@ -192,7 +192,7 @@ def test_a_loss_that_is_not_finite_names_its_iteration(train: Any) -> None:
 
 
 def test_unknown_engine_and_device() -> None:
-    with pytest.raises(LotteryError, match="unknown engine 'fast': choose from auto, dense"):
+    with pytest.raises(LotteryError, match="unknown engine 'fast': choose from auto, dense, sparse"):
         engines.engine("fast", "cpu")
     with pytest.raises(LotteryError, match="unknown device 'gpu': choose from auto, cpu, cuda"):
         engines.resolve_device("gpu")

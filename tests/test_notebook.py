@@ -244,6 +244,8 @@ def test_pruning_by_magnitude_within_each_layer(dtype: type) -> None:
     np.testing.assert_array_equal(out["b"], [[False, True], [True, False]])
     assert all(m.dtype == bool for m in out.values())
     assert same(masks, before)
+    alike = prune_by_percent({"a": 0.5, "b": 0.5}, create_initial_masks(weights), weights)
+    assert get_sparsity(alike) == {"a": 0.5, "b": 0.5}  # layers do not compete, at equal rates neither
 
 
 def test_a_kept_weight_of_zero_is_kept_and_ties_leave_by_index() -> None:
@@ -461,6 +463,15 @@ def test_iterations_are_steps_and_history_has_every_evaluation(capsys: pytest.Ca
     assert lines[-1].endswith(f"test accuracy {accuracy:.2f} %")
     train(model)
     assert not capsys.readouterr().out
+
+
+def test_train_loss_is_of_the_batches_since_the_last_evaluation() -> None:
+    model = LeNet300100()
+    still = torch.optim.SGD(model.parameters(), lr=0.0)
+    each = [evaluate(model, [batch], CROSS_ENTROPY, "cpu") for batch in batches()]  # 30, 30, 30 and 10 images
+    seen = train_iterations(model, batches(), batches(), CROSS_ENTROPY, still, 4, "cpu", eval_freq=1, verbose=False)
+    assert seen["train_loss"] == pytest.approx([loss for loss, _ in each], rel=1e-6)
+    assert seen["train_acc"] == [accuracy for _, accuracy in each]
 
 
 def test_train_iterations_trains_in_training_mode_after_each_evaluation() -> None:

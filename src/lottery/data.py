@@ -45,7 +45,7 @@ class Images:
     """int64 [n], in [0, classes)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity: engines keep what they made of one
 class Splits:
     """What training, early stopping and the final score read; they share no image."""
 

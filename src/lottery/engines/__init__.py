@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from lottery.data import Splits
 from lottery.errors import LotteryError, known
@@ -42,7 +43,7 @@ class LossNotFinite(LotteryError):
         super().__init__(f"training loss {loss} at iteration {iteration}: lower recipe.learning_rate")
 
 
-ENGINES = ("auto", "dense")
+ENGINES = ("auto", "dense", "sparse")
 
 
 def resolve_device(device: str) -> str:
@@ -72,11 +73,18 @@ def _nvidia_driver() -> bool:
 
 
 def engine(name: str, device: str) -> Train:
-    """The engine of that name on that (resolved) device; `auto` is dense. Raises LotteryError for an unknown name."""
+    """The engine of that name on that (resolved) device. `auto` is sparse on a CPU, at every density, else dense.
+
+    Raises LotteryError for an unknown name, and for the sparse engine on another device.
+    """
     if name not in ENGINES:
         raise LotteryError(known("engine", name, ENGINES))
-    from functools import partial
+    if name == "sparse" and device != "cpu":
+        raise LotteryError(f"engine = 'sparse': runs on a CPU, not on {device}; use --device cpu, or --engine dense")
+    if name == "sparse" or (name == "auto" and device == "cpu"):
+        from lottery.engines import sparse
 
+        return sparse.train
     from lottery.engines import dense
 
     return partial(dense.train, device=device)

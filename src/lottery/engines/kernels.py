@@ -1,0 +1,397 @@
+"""The sparse engine's kernels: numba, one thread, and work only for what survives.
+
+Axes and layouts:
+  images   come as lists of the pixels that differ from the background (four fifths of MNIST don't): image i's are
+           starts[i] .. starts[i + 1] of columns (which pixel) and values (how far from the background)
+  rows     64 images' values of one unit, contiguous: A[row * 64 + image] for activations, D for deltas, dL/d(input of
+           the unit). Pixels with connections come first, then a spare row, then the units: hidden layers, outputs.
+           Unit u is row `first + u`
+  k        a surviving weight. Unit u's are ptr[u] .. ptr[u + 1], each from row source[k]; the way back from hidden unit
+           u is tptr[u] .. tptr[u + 1], to row target[i] by weight position[i]
+  tiles    a first layer that is still dense: W[tile, pixel, 64 outputs]
+A batch is cut in blocks of 64 images; columns that hold no image have deltas of 0, so that no gradient sees them.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from lottery.engines.vectors import (
+    FLUSH,
+    LANES,
+    adam,
+    control,
+    dot,
+    fma,
+    keep,
+    load,
+    relu,
+    set_control,
+    splat,
+    store,
+    total,
+    where_positive,
+)
+
+jit = njit(cache=True, nogil=True, error_model="numpy")
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma & Ba 2015, Section 2; PyTorch's defaults too
+
+
+class Lists(NamedTuple):
+    """Images as lists of pixels."""
+
+    starts: np.ndarray  # int64 [n + 1]
+    columns: np.ndarray  # uint16 or int32 [nonzeros]
+    values: np.ndarray  # float32 [nonzeros]
+    labels: np.ndarray  # int64 [n]
+
+
+class Net(NamedTuple):
+    """Structure, parameters and working memory of the units that are computed by rows."""
+
+    shape: np.ndarray  # int64: first row of units, units, hidden units, first unit by rows (those before are tiles)
+    ptr: np.ndarray  # int64 [units + 1]
+    source: np.ndarray  # int32 [weights]
+    tptr: np.ndarray  # int64 [hidden + 1]
+    target: np.ndarray  # int32
+    position: np.ndarray  # int32
+    row_of: np.ndarray  # int32 [pixels]: the spare row for those without connections
+    w: np.ndarray  # float32 [weights], padded with zeros to a multiple of 64; so are m, v, g
+    m: np.ndarray
+    v: np.ndarray
+    g: np.ndarray
+    bias: np.ndarray  # float32 [units], padded; so are mb, vb, gb
+    mb: np.ndarray
+    vb: np.ndarray
+    gb: np.ndarray
+    A: np.ndarray  # float32 [rows * 64]
+    D: np.ndarray
+    scratch: np.ndarray  # float32 [2, 64]
+
+
+class Tiles(NamedTuple):
+    """A dense first layer: parameters and working memory. No tiles where it is computed by rows."""
+
+    W: np.ndarray  # float32 [tiles, pixels, 64]; so are M, V
+    M: np.ndarray
+    V: np.ndarray
+    mask: np.ndarray  # uint8 [tiles, pixels, 64]
+    constant: np.ndarray  # float32 [tiles * 64]: what an image without pixels gives
+    sums: np.ndarray  # float32 [tiles * 64]: of each output's weights
+    gb: np.ndarray  # float32 [tiles * 64]
+    Z: np.ndarray  # float32 [64, tiles * 64]
+    D: np.ndarray  # float32 [batch, tiles * 64]
+    pstarts: np.ndarray  # int64 [pixels + 2]
+    pimages: np.ndarray  # int32 [most nonzeros in a batch]
+    pvalues: np.ndarray  # float32
+
+
+@jit
+def count_pixels(images, background, starts):
+    """starts of `Lists`, from images float32 [n, features]."""
+    for i in range(len(images)):
+        count = 0
+        for p in range(images.shape[1]):
+            count += images[i, p] != background
+        starts[i + 1] = starts[i] + count
+
+
+@jit
+def list_pixels(images, background, starts, columns, values):
+    """columns and values of `Lists`."""
+    for i in range(len(images)):
+        k = starts[i]
+        for p in range(images.shape[1]):
+            if images[i, p] != background:
+                columns[k] = p
+                values[k] = images[i, p] - background
+                k += 1
+
+
+@jit
+def fill_rows(net, background, lists, images):
+    """Rows of the pixels."""
+    first, A = net.shape[0], net.A
+    A[: first * LANES] = background
+    for j in range(len(images)):
+        for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
+            A[net.row_of[lists.columns[k]] * LANES + j] = background + lists.values[k]
+
+
+@jit
+def forward(net):
+    """Rows of the units, from the rows before them; ReLU but for the outputs."""
+    first, units, hidden, begin = net.shape
+    A, w, ptr, source = net.A, net.w, net.ptr, net.source
+    for u in range(begin, units):
+        acc = splat(net.bias[u])
+        for k in range(ptr[u], ptr[u + 1]):
+            acc = fma(w[k], load(A, source[k] * LANES), acc)
+        if u < hidden:
+            acc = relu(acc)
+        store(A, (first + u) * LANES, acc)
+
+
+@jit
+def backward(net):
+    """Deltas of the hidden units, from those of the outputs."""
+    first, units, hidden, begin = net.shape
+    A, D, w, tptr, target, position = net.A, net.D, net.w, net.tptr, net.target, net.position
+    for u in range(hidden - 1, -1, -1):
+        acc = splat(np.float32(0))
+        for k in range(tptr[u], tptr[u + 1]):
+            acc = fma(w[position[k]], load(D, target[k] * LANES), acc)
+        row = (first + u) * LANES
+        store(D, row, where_positive(load(A, row), acc))
+
+
+@jit
+def gradients(net, add):
+    """Gradients of weights and biases, added to what is there if `add`."""
+    first, units, hidden, begin = net.shape
+    A, D, g, gb, ptr, source = net.A, net.D, net.g, net.gb, net.ptr, net.source
+    for u in range(units):
+        d = load(D, (first + u) * LANES)
+        gb[u] = total(d) + (gb[u] if add else np.float32(0))
+        if add:
+            for k in range(ptr[u], ptr[u + 1]):
+                g[k] += dot(d, load(A, source[k] * LANES))
+        else:
+            for k in range(ptr[u], ptr[u + 1]):
+                g[k] = dot(d, load(A, source[k] * LANES))
+
+
+@jit
+def highest(net, count):
+    """Each image's largest output, into scratch[0]."""
+    first, units, hidden, begin = net.shape
+    A, top = net.A, net.scratch[0]
+    for j in range(count):
+        top[j] = A[(first + hidden) * LANES + j]
+    for u in range(hidden + 1, units):
+        for j in range(count):
+            top[j] = max(top[j], A[(first + u) * LANES + j])
+
+
+@jit
+def softmax(net, labels, images, batch):
+    """Deltas of the outputs, (softmax - one-hot) / batch; returns the sum of the images' cross-entropies in nats."""
+    first, units, hidden, begin = net.shape
+    A, D, top, sums = net.A, net.D, net.scratch[0], net.scratch[1]
+    count = len(images)
+    highest(net, count)
+    sums[:] = 0
+    for u in range(hidden, units):
+        row = (first + u) * LANES
+        for j in range(count):
+            e = math.exp(A[row + j] - top[j])
+            D[row + j] = e
+            sums[j] += e
+    scale = np.float32(1 / batch)
+    for u in range(hidden, units):
+        row = (first + u) * LANES
+        for j in range(count):
+            D[row + j] *= scale / sums[j]
+        for j in range(count, LANES):
+            D[row + j] = 0
+    loss = 0.0
+    for j in range(count):
+        at = (first + hidden + labels[images[j]]) * LANES + j
+        D[at] -= scale
+        loss += math.log(sums[j]) - (A[at] - top[j])
+    return loss
+
+
+@jit
+def score(net, labels, images):
+    """Sum of the images' cross-entropies, and how many are classified correctly: the first of equal outputs counts."""
+    first, units, hidden, begin = net.shape
+    A, top, sums = net.A, net.scratch[0], net.scratch[1]
+    highest(net, len(images))
+    sums[:] = 0
+    for u in range(hidden, units):
+        for j in range(len(images)):
+            sums[j] += math.exp(A[(first + u) * LANES + j] - top[j])
+    loss, correct = 0.0, 0
+    for j in range(len(images)):
+        label = labels[images[j]]
+        out = A[(first + hidden + label) * LANES + j]
+        loss += math.log(sums[j]) - (out - top[j])
+        right = out == top[j]
+        for c in range(label):
+            right = right and A[(first + hidden + c) * LANES + j] < out
+        correct += right
+    return loss, correct
+
+
+@jit
+def step_constants(use_adam, rate, decay, step):
+    """What `vectors.adam` wants at this step, the first being 1; of it, SGD reads decay and step size."""
+    return (
+        np.float32(decay),
+        np.float32(BETA1),
+        np.float32(1 - BETA1),
+        np.float32(BETA2),
+        np.float32(1 - BETA2),
+        np.float32(rate / (1 - BETA1**step) if use_adam else rate),
+        np.float32(1 / math.sqrt(1 - BETA2**step)),
+        np.float32(EPSILON),
+    )
+
+
+@jit
+def sgd(w, m, i, g, rate, momentum, decay):
+    """One step of SGD for the 64 weights at i; returns the new weights. m, the momentum, begins at 0."""
+    old = load(w, i)
+    step = fma(momentum, load(m, i), fma(decay, old, g))
+    new = fma(-rate, step, old)
+    store(m, i, step)
+    store(w, i, new)
+    return new
+
+
+@jit
+def update(w, m, v, g, use_adam, constants, momentum):
+    """One optimizer step; all arrays are padded to a multiple of 64."""
+    for k in range(0, len(w), LANES):
+        if use_adam:
+            adam(w, m, v, k, load(g, k), constants)
+        else:
+            sgd(w, m, k, load(g, k), constants[5], momentum, constants[0])
+
+
+@jit
+def tiles_forward(net, tiles, lists, images):
+    """Rows of the first layer's units from its tiles."""
+    count, pixels, _ = tiles.W.shape
+    flat, Z, A, width = tiles.W.ravel(), tiles.Z.ravel(), net.A, net.shape[3]
+    for t in range(count):
+        base = t * pixels
+        for j in range(len(images)):
+            acc = load(tiles.constant, t * LANES)
+            for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
+                acc = fma(lists.values[k], load(flat, (base + lists.columns[k]) * LANES), acc)
+            store(Z, (j * count + t) * LANES, relu(acc))
+    for u in range(width):
+        for j in range(len(images)):
+            A[u * LANES + j] = tiles.Z[j, u]
+
+
+@jit
+def tiles_deltas(net, tiles, begin, count):
+    """Deltas of the first layer's units, from rows to images: `count` of them, from `begin` on in the batch."""
+    width = net.shape[3]
+    for j in range(count):
+        for u in range(width):
+            tiles.D[begin + j, u] = net.D[u * LANES + j]
+
+
+@jit
+def by_pixel(tiles, lists, images):
+    """Turns the batch's lists round: for each pixel, which images have it and with what value."""
+    starts = tiles.pstarts
+    starts[:] = 0
+    for j in range(len(images)):
+        for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
+            starts[lists.columns[k] + 2] += 1
+    for p in range(2, len(starts)):
+        starts[p] += starts[p - 1]
+    for j in range(len(images)):
+        for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
+            p = lists.columns[k] + 1
+            tiles.pimages[starts[p]] = j
+            tiles.pvalues[starts[p]] = lists.values[k]
+            starts[p] += 1
+
+
+@jit
+def tiles_update(net, tiles, background, full, use_adam, constants, momentum):
+    """Gradient and step of the tiles in one pass over them, so that no gradient is ever stored."""
+    count, pixels, _ = tiles.W.shape
+    D, W, M, V, mask = tiles.D.ravel(), tiles.W.ravel(), tiles.M.ravel(), tiles.V.ravel(), tiles.mask.ravel()
+    starts, images, values, gb = tiles.pstarts, tiles.pimages, tiles.pvalues, tiles.gb
+    gb[: net.shape[3]] = net.gb[: net.shape[3]]
+    for t in range(count):
+        sums = splat(np.float32(0))
+        for p in range(pixels):
+            g = fma(background, load(gb, t * LANES), splat(np.float32(0)))
+            for k in range(starts[p], starts[p + 1]):
+                g = fma(values[k], load(D, (images[k] * count + t) * LANES), g)
+            at = (t * pixels + p) * LANES
+            if not full:
+                g = keep(mask, at, g)
+            if use_adam:
+                new = adam(W, M, V, at, g, constants)
+            else:
+                new = sgd(W, M, at, g, constants[5], momentum, constants[0])
+            sums = fma(np.float32(1), new, sums)
+        store(tiles.sums, t * LANES, sums)
+
+
+@jit
+def tiles_constant(net, tiles, background):
+    """What the bias and an image of nothing but background give."""
+    for u in range(net.shape[3]):
+        tiles.constant[u] = net.bias[u] + background * tiles.sums[u]
+
+
+@jit
+def train(net, tiles, lists, background, order, ends, step, full, use_adam, rate, momentum, decay, losses):
+    """len(losses) iterations, the first being number step + 1. Batch i is order[ends[i] : ends[i + 1]]; its mean loss
+    before the step goes to losses[i]. `full`: nothing of the tiles is pruned."""
+    before = control()
+    set_control(before | np.uint32(FLUSH))
+    dense = len(tiles.W) > 0
+    momentum = np.float32(momentum)
+    for i in range(len(losses)):
+        batch = order[ends[i] : ends[i + 1]]
+        loss = 0.0
+        if dense:
+            tiles_constant(net, tiles, background)
+        for begin in range(0, len(batch), LANES):
+            images = batch[begin : begin + LANES]
+            if dense:
+                tiles_forward(net, tiles, lists, images)
+            else:
+                fill_rows(net, background, lists, images)
+            forward(net)
+            loss += softmax(net, lists.labels, images, len(batch))
+            backward(net)
+            gradients(net, begin > 0)
+            if dense:
+                tiles_deltas(net, tiles, begin, len(images))
+        losses[i] = loss / len(batch)
+        constants = step_constants(use_adam, rate, decay, step + i + 1)
+        if dense:
+            by_pixel(tiles, lists, batch)
+            tiles_update(net, tiles, background, full, use_adam, constants, momentum)
+        update(net.w, net.m, net.v, net.g, use_adam, constants, momentum)
+        update(net.bias, net.mb, net.vb, net.gb, use_adam, constants, momentum)
+    set_control(before)
+
+
+@jit
+def evaluate(net, tiles, lists, background):
+    """Sum of the cross-entropies of all images in `lists`, and how many are classified correctly."""
+    before = control()
+    set_control(before | np.uint32(FLUSH))
+    loss, correct = 0.0, 0
+    dense = len(tiles.W) > 0
+    if dense:
+        tiles_constant(net, tiles, background)
+    everything = np.arange(len(lists.labels))
+    for begin in range(0, len(everything), LANES):
+        images = everything[begin : begin + LANES]
+        if dense:
+            tiles_forward(net, tiles, lists, images)
+        else:
+            fill_rows(net, background, lists, images)
+        forward(net)
+        chunk = score(net, lists.labels, images)
+        loss += chunk[0]
+        correct += chunk[1]
+    set_control(before)
+    return loss, correct
