@@ -1,18 +1,20 @@
-"""Every engine: masks hold at each step, nothing leaks from pruned weights, same function as plain float64 training."""
+"""Every engine: masks hold at each step, nothing leaks from pruned weights, same function as the float64 reference."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lottery import engines, masks, models
 from lottery.data import Images, Splits, batches
+from lottery.engines import reference
 from lottery.errors import LotteryError
 from lottery.masks import Masks, Weights
-from lottery.modules import MLP
 from lottery.seeds import stream
 from lottery.spec import Recipe
 from lottery.starts import Start
@@ -50,31 +52,108 @@ def start(density: float = 0.4, sizes: tuple[int, ...] = SIZES) -> Start:
     return Start(masks.apply(weights, kept), kept, (0, 0, "order", 0))
 
 
-def plain(sizes: tuple[int, ...], data: Splits, begin: Start, recipe: Recipe) -> tuple[Weights, list[float]]:
-    """Float64 PyTorch with masked gradients and its default optimizers: weights, and the loss of each batch."""
-    module = MLP(sizes).double()
-    named = dict(module.named_parameters())
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(torch.from_numpy(begin.weights[name]))
-    options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    optimizer: torch.optim.Optimizer = torch.optim.Adam(module.parameters(), **options)
+@dataclass
+class Case:
+    """One training run, drawn by hypothesis."""
+
+    sizes: tuple[int, ...]
+    data: Splits
+    begin: Start
+    recipe: Recipe
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Any sizes, batches, optimizers and masks: full, random, empty rows and columns, empty layers, a single weight."""
+    sizes = tuple(draw(st.lists(st.integers(1, 70), min_size=2, max_size=5)))
+    examples, batch = draw(st.integers(1, 150)), draw(st.integers(1, 140))
+    recipe = Recipe(
+        optimizer=draw(st.sampled_from(["adam", "sgd"])),
+        learning_rate=draw(st.sampled_from([1e-3, 1e-2])),
+        weight_decay=draw(st.sampled_from([0.0, 0.1])),
+        batch_size=batch,
+        drop_last=draw(st.booleans()) and batch <= examples,
+        iterations=draw(st.integers(1, 6)),
+        evaluate_every=draw(st.integers(1, 3)),
+    )
     if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(module.parameters(), momentum=recipe.momentum, **options)
-    losses = []
-    order = batches(begin.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, recipe.iterations)
-    for index in order:
-        logits = module(torch.from_numpy(data.train.images[index]).double())
-        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(data.train.labels[index]))
-        optimizer.zero_grad()
-        loss.backward()
-        for name, mask in begin.masks.items():
-            grad = named[name].grad
-            assert grad is not None
-            grad[torch.from_numpy(~mask)] = 0
-        optimizer.step()
-        losses.append(loss.item())
-    return {n: p.detach().numpy() for n, p in named.items()}, losses
+        recipe = replace(recipe, momentum=draw(st.sampled_from([0.0, 0.9])))
+    rng = stream(draw(st.integers(0, 1000)))
+    background = draw(st.sampled_from([0.0, -0.42]))
+
+    def part(n: int) -> Images:
+        pixels = np.where(rng.random((n, sizes[0])) < 0.2, rng.standard_normal((n, sizes[0])), background)
+        return Images(pixels.astype(np.float32), rng.integers(0, sizes[-1], n))
+
+    layout = models.mlp(sizes)
+    weights = models.initial_weights(layout, "glorot_normal", rng)
+    kept = {}
+    for name, tensor in layout.items():
+        if tensor.prunable:
+            kind = draw(st.sampled_from(["full", "half", "sparse", "rows", "columns", "one", "empty"]))
+            kept[name] = {
+                "full": np.ones(tensor.shape, bool),
+                "half": rng.random(tensor.shape) < 0.5,
+                "sparse": rng.random(tensor.shape) < 0.1,
+                "rows": np.broadcast_to(rng.random((tensor.shape[0], 1)) < 0.5, tensor.shape).copy(),
+                "columns": np.broadcast_to(rng.random(tensor.shape[1]) < 0.5, tensor.shape).copy(),
+                "one": np.arange(np.prod(tensor.shape)).reshape(tensor.shape) == 0,
+                "empty": np.zeros(tensor.shape, bool),
+            }[kind]
+        else:  # biases that start at zero would hide a bias that is lost
+            weights[name] = rng.standard_normal(tensor.shape).astype(np.float32)
+    begin = Start(masks.apply(weights, kept), kept, (0, 0, "order", 0))
+    return Case(sizes, Splits(part(examples), part(draw(st.sampled_from([0, 3]))), part(70)), begin, recipe)
+
+
+def assert_same(trained: engines.Trained, expected: engines.Trained, recipe: Recipe) -> None:
+    """Weights within what a float32 gradient makes of a step: Adam turns the sign of a vanishing one into a whole step,
+    so weights may differ where gradients are rounding errors; losses may not."""
+    for column in ("train_loss", "validation_loss", "test_loss"):
+        np.testing.assert_allclose(trained.history[column], expected.history[column], rtol=1e-4, atol=1e-5)
+    for name, weight in expected.weights.items():
+        apart = np.abs(trained.weights[name] - weight)
+        assert (apart > 1e-4).sum() <= max(2, 0.02 * apart.size), (name, apart.max())
+        assert apart.max(initial=0) < 2.5 * recipe.learning_rate * recipe.iterations
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.data_too_large])
+@given(case=cases())
+def test_same_function_as_the_reference(name: str, case: Case) -> None:
+    trained = engines.engine(name, "cpu")(case.sizes, case.data, case.begin, case.recipe, no_report)
+    expected = reference.train(case.sizes, case.data, case.begin, case.recipe, no_report)
+    assert_same(trained, expected, case.recipe)
+    for layer, mask in case.begin.masks.items():
+        assert not trained.weights[layer][~mask].any()
+    np.testing.assert_array_equal(trained.history["iteration"], expected.history["iteration"])
+
+
+def test_the_reference_is_pytorchs_float64() -> None:
+    """The oracle itself, against PyTorch's autograd and optimizers."""
+    for recipe in RECIPES.values():
+        data, begin = parts(100, 40, 50), start(0.4)
+        weights = {n: torch.from_numpy(w).double().requires_grad_() for n, w in begin.weights.items()}
+        options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(weights.values(), **options)
+        if recipe.optimizer == "sgd":
+            optimizer = torch.optim.SGD(weights.values(), momentum=recipe.momentum, **options)
+        for index in batches(begin.order, 100, recipe.batch_size, recipe.drop_last, recipe.iterations):
+            x = torch.from_numpy(data.train.images[index]).double()
+            for i in (1, 2, 3):
+                x = torch.nn.functional.linear(x, weights[f"fc{i}.weight"], weights[f"fc{i}.bias"])
+                x = torch.relu(x) if i < 3 else x
+            loss = torch.nn.functional.cross_entropy(x, torch.from_numpy(data.train.labels[index]))
+            optimizer.zero_grad()
+            loss.backward()
+            for name, mask in begin.masks.items():
+                grad = weights[name].grad
+                assert grad is not None
+                grad[torch.from_numpy(~mask)] = 0
+            optimizer.step()
+        ours = reference.train(SIZES, data, begin, recipe, no_report)
+        for name, expected in weights.items():
+            np.testing.assert_allclose(ours.weights[name], expected.detach().numpy(), rtol=1e-9, atol=1e-12)
 
 
 @pytest.fixture(params=NAMES)
@@ -84,16 +163,14 @@ def train(request: pytest.FixtureRequest) -> Callable[..., engines.Trained]:
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @pytest.mark.parametrize("density", [1.0, 0.4, 0.05])
-def test_same_function_as_plain_float64_training(train: Any, recipe: Recipe, density: float) -> None:
+def test_same_losses_over_many_steps(train: Any, recipe: Recipe, density: float) -> None:
     """100 examples in batches of 16: the last one of an epoch is a partial batch, kept or dropped."""
     data, begin = parts(100, 40, 50), start(density)
-    trained = train(SIZES, data, begin, recipe, no_report)
-    weights, losses = plain(SIZES, data, begin, recipe)
-    for name, expected in weights.items():
-        np.testing.assert_allclose(trained.weights[name], expected, rtol=2e-3, atol=2e-5)
-    means = [np.mean(losses[:10]), np.mean(losses[10:20]), np.mean(losses[20:])]
-    np.testing.assert_allclose(trained.history["train_loss"], means, rtol=1e-4)
-    np.testing.assert_array_equal(trained.history["iteration"], [10, 20, 25])
+    recipe = replace(recipe, iterations=200, evaluate_every=20)
+    ours = train(SIZES, data, begin, recipe, no_report).history
+    expected = reference.train(SIZES, data, begin, recipe, no_report).history
+    for column in ("train_loss", "validation_loss", "test_loss"):
+        np.testing.assert_allclose(ours[column], expected[column], rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -185,8 +262,6 @@ def test_reports_come_with_each_evaluation(train: Any) -> None:
 
 def test_a_loss_that_is_not_finite_names_its_iteration(train: Any) -> None:
     recipe = Recipe("sgd", learning_rate=1e25, batch_size=16, iterations=25, evaluate_every=10)
-    _, losses = plain(SIZES, parts(100, 10, 10), start(), replace(recipe, iterations=1))
-    assert np.isfinite(losses[0])
     with pytest.raises(engines.LossNotFinite, match=r"at iteration [2-4]: lower recipe\.learning_rate"):
         train(SIZES, parts(100, 10, 10), start(), recipe, no_report)
 

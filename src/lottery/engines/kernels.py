@@ -2,7 +2,7 @@
 
 Axes and layouts:
   images   come as lists of the pixels that differ from the background (four fifths of MNIST don't): image i's are
-           starts[i] .. starts[i + 1] of columns (which pixel) and values (how far from the background)
+           starts[i] .. starts[i + 1] of columns (which pixel) and values (its value)
   rows     64 images' values of one unit, contiguous: A[row * 64 + image] for activations, D for deltas, dL/d(input of
            the unit). Pixels with connections come first, then a spare row, then the units: hidden layers, outputs.
            Unit u is row `first + u`
@@ -20,17 +20,29 @@ from numba import njit
 
 from lottery.engines.vectors import (
     FLUSH,
+    GROUP,
     LANES,
     adam,
+    at,
     control,
+    divide,
     dot,
+    exp_difference,
     fma,
+    fma16,
     keep,
+    largest,
     load,
+    load16,
+    multiply,
+    put,
     relu,
+    relu16,
     set_control,
     splat,
+    splat16,
     store,
+    store16,
     total,
     where_positive,
 )
@@ -47,6 +59,15 @@ class Lists(NamedTuple):
     columns: np.ndarray  # uint16 or int32 [nonzeros]
     values: np.ndarray  # float32 [nonzeros]
     labels: np.ndarray  # int64 [n]
+
+
+class Groups(NamedTuple):
+    """Images to evaluate, 8 at a time: the pixels that any of the 8 has, and how far each is from the background."""
+
+    starts: np.ndarray  # int64 [groups + 1]
+    pixels: np.ndarray  # uint16 or int32
+    values: np.ndarray  # float32 [8 * len(pixels)]
+    labels: np.ndarray  # int64 [n], in the order of the groups
 
 
 class Net(NamedTuple):
@@ -69,7 +90,7 @@ class Net(NamedTuple):
     gb: np.ndarray
     A: np.ndarray  # float32 [rows * 64]
     D: np.ndarray
-    scratch: np.ndarray  # float32 [2, 64]
+    scratch: np.ndarray  # float32 [128]: of each image, the largest output and the sum of exponentials
 
 
 class Tiles(NamedTuple):
@@ -107,29 +128,31 @@ def list_pixels(images, background, starts, columns, values):
         for p in range(images.shape[1]):
             if images[i, p] != background:
                 columns[k] = p
-                values[k] = images[i, p] - background
+                values[k] = images[i, p]
                 k += 1
 
 
 @jit
 def fill_rows(net, background, lists, images):
     """Rows of the pixels."""
-    first, A = net.shape[0], net.A
-    A[: first * LANES] = background
+    first, A, row_of, columns, values = net.shape[0], net.A, net.row_of, lists.columns, lists.values
+    empty = splat(background)
+    for row in range(first):
+        store(A, row * LANES, empty)
     for j in range(len(images)):
         for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-            A[net.row_of[lists.columns[k]] * LANES + j] = background + lists.values[k]
+            put(A, at(row_of, at(columns, k)) * LANES + j, at(values, k))
 
 
 @jit
-def forward(net):
-    """Rows of the units, from the rows before them; ReLU but for the outputs."""
-    first, units, hidden, begin = net.shape
+def forward(net, begin):
+    """Rows of units `begin` and later, from the rows before them; ReLU but for the outputs."""
+    first, units, hidden, _ = net.shape
     A, w, ptr, source = net.A, net.w, net.ptr, net.source
     for u in range(begin, units):
         acc = splat(net.bias[u])
         for k in range(ptr[u], ptr[u + 1]):
-            acc = fma(w[k], load(A, source[k] * LANES), acc)
+            acc = fma(at(w, k), load(A, at(source, k) * LANES), acc)
         if u < hidden:
             acc = relu(acc)
         store(A, (first + u) * LANES, acc)
@@ -143,7 +166,7 @@ def backward(net):
     for u in range(hidden - 1, -1, -1):
         acc = splat(np.float32(0))
         for k in range(tptr[u], tptr[u + 1]):
-            acc = fma(w[position[k]], load(D, target[k] * LANES), acc)
+            acc = fma(at(w, at(position, k)), load(D, at(target, k) * LANES), acc)
         row = (first + u) * LANES
         store(D, row, where_positive(load(A, row), acc))
 
@@ -158,70 +181,63 @@ def gradients(net, add):
         gb[u] = total(d) + (gb[u] if add else np.float32(0))
         if add:
             for k in range(ptr[u], ptr[u + 1]):
-                g[k] += dot(d, load(A, source[k] * LANES))
+                put(g, k, at(g, k) + dot(d, load(A, at(source, k) * LANES)))
         else:
             for k in range(ptr[u], ptr[u + 1]):
-                g[k] = dot(d, load(A, source[k] * LANES))
+                put(g, k, dot(d, load(A, at(source, k) * LANES)))
 
 
 @jit
-def highest(net, count):
-    """Each image's largest output, into scratch[0]."""
-    first, units, hidden, begin = net.shape
-    A, top = net.A, net.scratch[0]
-    for j in range(count):
-        top[j] = A[(first + hidden) * LANES + j]
+def exponentials(net):
+    """exp(output - the image's largest) into the rows of D; largest and sum into scratch[0] and scratch[1]."""
+    first, units, hidden, _ = net.shape
+    A, D = net.A, net.D
+    top = load(A, (first + hidden) * LANES)
     for u in range(hidden + 1, units):
-        for j in range(count):
-            top[j] = max(top[j], A[(first + u) * LANES + j])
+        top = largest(top, load(A, (first + u) * LANES))
+    sums = splat(np.float32(0))
+    for u in range(hidden, units):
+        row = (first + u) * LANES
+        e = exp_difference(load(A, row), top)
+        store(D, row, e)
+        sums = fma(np.float32(1), e, sums)
+    store(net.scratch, 0, top)
+    store(net.scratch, LANES, sums)
 
 
 @jit
 def softmax(net, labels, images, batch):
     """Deltas of the outputs, (softmax - one-hot) / batch; returns the sum of the images' cross-entropies in nats."""
-    first, units, hidden, begin = net.shape
-    A, D, top, sums = net.A, net.D, net.scratch[0], net.scratch[1]
-    count = len(images)
-    highest(net, count)
-    sums[:] = 0
-    for u in range(hidden, units):
-        row = (first + u) * LANES
-        for j in range(count):
-            e = math.exp(A[row + j] - top[j])
-            D[row + j] = e
-            sums[j] += e
+    first, units, hidden, _ = net.shape
+    A, D, scratch, count = net.A, net.D, net.scratch, len(images)
+    exponentials(net)
     scale = np.float32(1 / batch)
+    factor = divide(scale, load(scratch, LANES))
     for u in range(hidden, units):
         row = (first + u) * LANES
-        for j in range(count):
-            D[row + j] *= scale / sums[j]
-        for j in range(count, LANES):
-            D[row + j] = 0
+        store(D, row, multiply(factor, load(D, row)))
+        D[row + count : row + LANES] = 0
     loss = 0.0
     for j in range(count):
-        at = (first + hidden + labels[images[j]]) * LANES + j
-        D[at] -= scale
-        loss += math.log(sums[j]) - (A[at] - top[j])
+        right = (first + hidden + labels[images[j]]) * LANES + j
+        D[right] -= scale
+        loss += math.log(scratch[LANES + j]) - (A[right] - scratch[j])
     return loss
 
 
 @jit
 def score(net, labels, images):
     """Sum of the images' cross-entropies, and how many are classified correctly: the first of equal outputs counts."""
-    first, units, hidden, begin = net.shape
-    A, top, sums = net.A, net.scratch[0], net.scratch[1]
-    highest(net, len(images))
-    sums[:] = 0
-    for u in range(hidden, units):
-        for j in range(len(images)):
-            sums[j] += math.exp(A[(first + u) * LANES + j] - top[j])
+    first, units, hidden, _ = net.shape
+    A, scratch = net.A, net.scratch
+    exponentials(net)
     loss, correct = 0.0, 0
     for j in range(len(images)):
         label = labels[images[j]]
         out = A[(first + hidden + label) * LANES + j]
-        loss += math.log(sums[j]) - (out - top[j])
-        right = out == top[j]
-        for c in range(label):
+        loss += math.log(scratch[LANES + j]) - (out - scratch[j])
+        right = out == scratch[j]
+        for c in range(label if right else 0):
             right = right and A[(first + hidden + c) * LANES + j] < out
         correct += right
     return loss, correct
@@ -264,16 +280,17 @@ def update(w, m, v, g, use_adam, constants, momentum):
 
 
 @jit
-def tiles_forward(net, tiles, lists, images):
+def tiles_forward(net, tiles, background, lists, images):
     """Rows of the first layer's units from its tiles."""
     count, pixels, _ = tiles.W.shape
     flat, Z, A, width = tiles.W.ravel(), tiles.Z.ravel(), net.A, net.shape[3]
+    columns, values = lists.columns, lists.values
     for t in range(count):
         base = t * pixels
         for j in range(len(images)):
             acc = load(tiles.constant, t * LANES)
             for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-                acc = fma(lists.values[k], load(flat, (base + lists.columns[k]) * LANES), acc)
+                acc = fma(at(values, k) - background, load(flat, (base + at(columns, k)) * LANES), acc)
             store(Z, (j * count + t) * LANES, relu(acc))
     for u in range(width):
         for j in range(len(images)):
@@ -290,8 +307,8 @@ def tiles_deltas(net, tiles, begin, count):
 
 
 @jit
-def by_pixel(tiles, lists, images):
-    """Turns the batch's lists round: for each pixel, which images have it and with what value."""
+def by_pixel(tiles, background, lists, images):
+    """Turns the batch's lists round: for each pixel, which images have it and how far it is from the background."""
     starts = tiles.pstarts
     starts[:] = 0
     for j in range(len(images)):
@@ -303,7 +320,7 @@ def by_pixel(tiles, lists, images):
         for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
             p = lists.columns[k] + 1
             tiles.pimages[starts[p]] = j
-            tiles.pvalues[starts[p]] = lists.values[k]
+            tiles.pvalues[starts[p]] = lists.values[k] - background
             starts[p] += 1
 
 
@@ -319,14 +336,14 @@ def tiles_update(net, tiles, background, full, use_adam, constants, momentum):
         for p in range(pixels):
             g = fma(background, load(gb, t * LANES), splat(np.float32(0)))
             for k in range(starts[p], starts[p + 1]):
-                g = fma(values[k], load(D, (images[k] * count + t) * LANES), g)
-            at = (t * pixels + p) * LANES
+                g = fma(at(values, k), load(D, (at(images, k) * count + t) * LANES), g)
+            place = (t * pixels + p) * LANES
             if not full:
-                g = keep(mask, at, g)
+                g = keep(mask, place, g)
             if use_adam:
-                new = adam(W, M, V, at, g, constants)
+                new = adam(W, M, V, place, g, constants)
             else:
-                new = sgd(W, M, at, g, constants[5], momentum, constants[0])
+                new = sgd(W, M, place, g, constants[5], momentum, constants[0])
             sums = fma(np.float32(1), new, sums)
         store(tiles.sums, t * LANES, sums)
 
@@ -354,10 +371,10 @@ def train(net, tiles, lists, background, order, ends, step, full, use_adam, rate
         for begin in range(0, len(batch), LANES):
             images = batch[begin : begin + LANES]
             if dense:
-                tiles_forward(net, tiles, lists, images)
+                tiles_forward(net, tiles, background, lists, images)
             else:
                 fill_rows(net, background, lists, images)
-            forward(net)
+            forward(net, net.shape[3])
             loss += softmax(net, lists.labels, images, len(batch))
             backward(net)
             gradients(net, begin > 0)
@@ -366,7 +383,7 @@ def train(net, tiles, lists, background, order, ends, step, full, use_adam, rate
         losses[i] = loss / len(batch)
         constants = step_constants(use_adam, rate, decay, step + i + 1)
         if dense:
-            by_pixel(tiles, lists, batch)
+            by_pixel(tiles, background, lists, batch)
             tiles_update(net, tiles, background, full, use_adam, constants, momentum)
         update(net.w, net.m, net.v, net.g, use_adam, constants, momentum)
         update(net.bias, net.mb, net.vb, net.gb, use_adam, constants, momentum)
@@ -374,24 +391,130 @@ def train(net, tiles, lists, background, order, ends, step, full, use_adam, rate
 
 
 @jit
-def evaluate(net, tiles, lists, background):
-    """Sum of the cross-entropies of all images in `lists`, and how many are classified correctly."""
+def count_groups(lists, order, pixels, starts):
+    """starts of `Groups`, for the images of `lists` in that order."""
+    seen = np.full(pixels, -1)
+    for group in range(len(starts) - 1):
+        count = 0
+        for i in order[group * GROUP : (group + 1) * GROUP]:
+            for k in range(lists.starts[i], lists.starts[i + 1]):
+                count += seen[lists.columns[k]] != group
+                seen[lists.columns[k]] = group
+        starts[group + 1] = starts[group] + count
+
+
+@jit
+def fill_groups(lists, background, order, count, groups):
+    """pixels and values of `Groups`, for images with `count` pixels; both begin as zeros."""
+    place = np.full(count, -1)
+    for group in range(len(groups.starts) - 1):
+        begin = end = groups.starts[group]
+        images = order[group * GROUP : (group + 1) * GROUP]
+        for j in range(len(images)):
+            for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
+                p = lists.columns[k]
+                if place[p] < begin:
+                    place[p] = end
+                    groups.pixels[end] = p
+                    end += 1
+                groups.values[place[p] * GROUP + j] = lists.values[k] - background
+
+
+@jit
+def by_column(net, width, columns):
+    """The first layer's weights in the order of their pixels: starts, units and weights into `columns`."""
+    cstarts, units, weights = columns
+    cstarts[:] = 0
+    for k in range(net.ptr[width]):
+        cstarts[net.source[k] + 2] += 1
+    for p in range(2, len(cstarts)):
+        cstarts[p] += cstarts[p - 1]
+    for u in range(width):
+        for k in range(net.ptr[u], net.ptr[u + 1]):
+            p = net.source[k] + 1
+            units[cstarts[p]] = u
+            weights[cstarts[p]] = net.w[k]
+            cstarts[p] += 1
+
+
+@jit
+def columns_chunk(net, width, constant, columns, groups, begin, end):
+    """Rows of the first layer's units for groups `begin` to `end`, from its weights by pixel."""
+    first, _, hidden, _ = net.shape
+    cstarts, cunits, cweights = columns
+    Z = np.empty(width * GROUP, np.float32)
+    for group in range(begin, end):
+        for u in range(width):
+            store16(Z, u * GROUP, splat16(constant[u]))
+        for i in range(groups.starts[group], groups.starts[group + 1]):
+            row = net.row_of[groups.pixels[i]]
+            x = load16(groups.values, i * GROUP)
+            for k in range(cstarts[row], cstarts[row + 1]):
+                u = at(cunits, k) * GROUP
+                store16(Z, u, fma16(at(cweights, k), x, load16(Z, u)))
+        for u in range(width):
+            z = load16(Z, u * GROUP)
+            store16(net.A, (first + u) * LANES + (group - begin) * GROUP, relu16(z) if hidden else z)
+
+
+@jit
+def tiles_chunk(net, tiles, groups, begin, end):
+    """The same from its tiles: 16 outputs of 4 images at a time stay in registers."""
+    count, pixels, _ = tiles.W.shape
+    W, pixel, values, A, width = tiles.W.ravel(), groups.pixels, groups.values, net.A, net.shape[3]
+    block = np.empty(4 * GROUP, np.float32)
+    for out in range(0, width, GROUP):
+        base = (out // LANES) * pixels * LANES + out % LANES
+        for group in range(begin, end):
+            for j in range(0, GROUP, 4):
+                z0 = z1 = z2 = z3 = load16(tiles.constant, out)
+                for i in range(groups.starts[group], groups.starts[group + 1]):
+                    w = load16(W, base + at(pixel, i) * LANES)
+                    v = i * GROUP + j
+                    z0 = fma16(at(values, v), w, z0)
+                    z1 = fma16(at(values, v + 1), w, z1)
+                    z2 = fma16(at(values, v + 2), w, z2)
+                    z3 = fma16(at(values, v + 3), w, z3)
+                store16(block, 0, relu16(z0))
+                store16(block, GROUP, relu16(z1))
+                store16(block, 2 * GROUP, relu16(z2))
+                store16(block, 3 * GROUP, relu16(z3))
+                for u in range(out, min(out + GROUP, width)):
+                    row = u * LANES + (group - begin) * GROUP + j
+                    for image in range(4):
+                        put(A, row + image, at(block, image * GROUP + u - out))
+
+
+@jit
+def evaluate(net, tiles, groups, background, width, columns):
+    """Sum of the cross-entropies of all images in `groups`, and how many are classified correctly.
+
+    width: units of the first layer. columns: working memory for `by_column`.
+    """
     before = control()
     set_control(before | np.uint32(FLUSH))
-    loss, correct = 0.0, 0
-    dense = len(tiles.W) > 0
-    if dense:
+    constant = np.zeros(width, np.float32)
+    if len(tiles.W):
         tiles_constant(net, tiles, background)
-    everything = np.arange(len(lists.labels))
+    else:
+        by_column(net, width, columns)
+        for u in range(width):
+            weight = np.float32(0)
+            for k in range(net.ptr[u], net.ptr[u + 1]):
+                weight += net.w[k]
+            constant[u] = net.bias[u] + background * weight
+    everything = np.arange(len(groups.labels))
+    loss, correct = 0.0, 0
     for begin in range(0, len(everything), LANES):
         images = everything[begin : begin + LANES]
-        if dense:
-            tiles_forward(net, tiles, lists, images)
+        these = begin // GROUP, (begin + len(images) + GROUP - 1) // GROUP
+        if len(tiles.W):
+            tiles_chunk(net, tiles, groups, *these)
         else:
-            fill_rows(net, background, lists, images)
-        forward(net)
-        chunk = score(net, lists.labels, images)
-        loss += chunk[0]
-        correct += chunk[1]
+            columns_chunk(net, width, constant, columns, groups, *these)
+        forward(net, width)
+        found = score(net, groups.labels, images)
+        loss += found[0]
+        correct += found[1]
     set_control(before)
     return loss, correct

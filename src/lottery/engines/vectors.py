@@ -15,27 +15,33 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 LANES = 64
+"""Images in a row, and lanes of the vectors that the kernels use."""
+
+GROUP = 16
+"""Images in a group, and lanes of the short vectors, whose operations end in 16."""
+
+_FLOAT = ir.FloatType()
 
 
 class _Vector(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name=f"float32x{LANES}")
-
-
-_VECTOR = _Vector()
-_FLOAT = ir.FloatType()
-_LLVM = ir.VectorType(_FLOAT, LANES)
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(name=f"float32x{lanes}")
 
 
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm, fe_type):
-        super().__init__(dmm, fe_type, _LLVM)
+        super().__init__(dmm, fe_type, ir.VectorType(_FLOAT, fe_type.lanes))
 
 
-def _pointer(context, builder, array_type, array, index):
+_VECTOR = _Vector(LANES)
+_LLVM = ir.VectorType(_FLOAT, LANES)
+
+
+def _pointer(context, builder, array_type, array, index, lanes=LANES):
     data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _LLVM.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), ir.VectorType(_FLOAT, lanes).as_pointer())
 
 
 def _call(builder, name, result, arguments):
@@ -43,63 +49,94 @@ def _call(builder, name, result, arguments):
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)
 
 
+def _splat(builder, x, lanes=LANES):
+    undefined = ir.Constant(ir.VectorType(_FLOAT, lanes), ir.Undefined)
+    one = builder.insert_element(undefined, x, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+
+def _operations(lanes):
+    """load, store, splat, fma and relu for vectors of that many lanes."""
+    vector = _Vector(lanes)
+    llvm = ir.VectorType(_FLOAT, lanes)
+
+    @intrinsic
+    def load(typingctx, a, i):
+        """a[i : i + lanes]"""
+
+        def codegen(context, builder, signature, arguments):
+            return builder.load(_pointer(context, builder, signature.args[0], *arguments, lanes), align=4)
+
+        return vector(a, types.intp), codegen
+
+    @intrinsic
+    def store(typingctx, a, i, v):
+        """a[i : i + lanes] = v"""
+
+        def codegen(context, builder, signature, arguments):
+            place = _pointer(context, builder, signature.args[0], *arguments[:2], lanes)
+            builder.store(arguments[2], place, align=4)
+            return context.get_dummy_value()
+
+        return types.void(a, types.intp, vector), codegen
+
+    @intrinsic
+    def splat(typingctx, x):
+        """x in every lane"""
+
+        def codegen(context, builder, signature, arguments):
+            return _splat(builder, arguments[0], lanes)
+
+        return vector(types.float32), codegen
+
+    @intrinsic
+    def fma(typingctx, x, v, w):
+        """x · v + w for a scalar x; fused where the machine can"""
+
+        def codegen(context, builder, signature, arguments):
+            operands = [_splat(builder, arguments[0], lanes), *arguments[1:]]
+            return _call(builder, f"llvm.fmuladd.v{lanes}f32", llvm, operands)
+
+        return vector(types.float32, vector, vector), codegen
+
+    @intrinsic
+    def relu(typingctx, v):
+        """max(v, 0)"""
+
+        def codegen(context, builder, signature, arguments):
+            zero = ir.Constant(llvm, [0.0] * lanes)
+            return builder.select(builder.fcmp_ordered(">", arguments[0], zero), arguments[0], zero)
+
+        return vector(vector), codegen
+
+    return load, store, splat, fma, relu
+
+
+load, store, splat, fma, relu = _operations(LANES)
+load16, store16, splat16, fma16, relu16 = _operations(GROUP)
+
+
 @intrinsic
-def load(typingctx, a, i):
-    """a[i : i + 64]"""
+def at(typingctx, a, i):
+    """a[i] for i ≥ 0: numba's own indexing first looks whether i is negative, which costs as much as the rest."""
 
     def codegen(context, builder, signature, arguments):
-        return builder.load(_pointer(context, builder, signature.args[0], *arguments), align=4)
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load(builder.gep(data, [arguments[1]]))
 
-    return _VECTOR(a, types.intp), codegen
+    return a.dtype(a, types.intp), codegen
 
 
 @intrinsic
-def store(typingctx, a, i, v):
-    """a[i : i + 64] = v"""
+def put(typingctx, a, i, x):
+    """a[i] = x for i ≥ 0"""
 
     def codegen(context, builder, signature, arguments):
-        builder.store(arguments[2], _pointer(context, builder, signature.args[0], *arguments[:2]), align=4)
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        builder.store(arguments[2], builder.gep(data, [arguments[1]]))
         return context.get_dummy_value()
 
-    return types.void(a, types.intp, _VECTOR), codegen
-
-
-def _splat(builder, x):
-    undefined = ir.Constant(_LLVM, ir.Undefined)
-    one = builder.insert_element(undefined, x, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
-
-
-@intrinsic
-def splat(typingctx, x):
-    """x in every lane"""
-
-    def codegen(context, builder, signature, arguments):
-        return _splat(builder, arguments[0])
-
-    return _VECTOR(types.float32), codegen
-
-
-@intrinsic
-def fma(typingctx, x, v, w):
-    """x · v + w for a scalar x; fused where the machine can"""
-
-    def codegen(context, builder, signature, arguments):
-        operands = [_splat(builder, arguments[0]), *arguments[1:]]
-        return _call(builder, f"llvm.fmuladd.v{LANES}f32", _LLVM, operands)
-
-    return _VECTOR(types.float32, _VECTOR, _VECTOR), codegen
-
-
-@intrinsic
-def relu(typingctx, v):
-    """max(v, 0)"""
-
-    def codegen(context, builder, signature, arguments):
-        zero = ir.Constant(_LLVM, [0.0] * LANES)
-        return builder.select(builder.fcmp_ordered(">", arguments[0], zero), arguments[0], zero)
-
-    return _VECTOR(_VECTOR), codegen
+    return types.void(a, types.intp, a.dtype), codegen
 
 
 @intrinsic
@@ -109,6 +146,67 @@ def where_positive(typingctx, condition, v):
     def codegen(context, builder, signature, arguments):
         zero = ir.Constant(_LLVM, [0.0] * LANES)
         return builder.select(builder.fcmp_ordered(">", arguments[0], zero), arguments[1], zero)
+
+    return _VECTOR(_VECTOR, _VECTOR), codegen
+
+
+@intrinsic
+def largest(typingctx, v, w):
+    """The larger of each lane's two; w's where v's is not a number"""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
+
+    return _VECTOR(_VECTOR, _VECTOR), codegen
+
+
+@intrinsic
+def multiply(typingctx, v, w):
+    """v · w"""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fmul(*arguments)
+
+    return _VECTOR(_VECTOR, _VECTOR), codegen
+
+
+@intrinsic
+def divide(typingctx, x, v):
+    """x / v for a scalar x"""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fdiv(_splat(builder, arguments[0]), arguments[1])
+
+    return _VECTOR(types.float32, _VECTOR), codegen
+
+
+@intrinsic
+def exp_difference(typingctx, v, w):
+    """exp(v - w) where v ≤ w, to 2e-7 of its value; differences below -87 count as -87.
+
+    2^n · exp(r) with n whole and |r| ≤ ln 2 / 2, exp(r) by its Taylor series to r^7. NaN stays NaN.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        whole = ir.VectorType(ir.IntType(32), LANES)
+
+        def constant(x):
+            return ir.Constant(_LLVM, [float(np.float32(x))] * LANES)
+
+        def fused(*operands):
+            return _call(builder, f"llvm.fmuladd.v{LANES}f32", _LLVM, operands)
+
+        x = builder.fsub(*arguments)
+        x = builder.select(builder.fcmp_ordered("<", x, constant(-87)), constant(-87), x)
+        n = _call(builder, f"llvm.rint.v{LANES}f32", _LLVM, [builder.fmul(x, constant(1.4426950408889634))])
+        r = fused(n, constant(-0.693359375), x)  # ln 2 in two parts, the first exact in few bits
+        r = fused(n, constant(2.12194440e-4), r)
+        series = constant(1 / 5040)
+        for factor in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 1):
+            series = fused(series, r, constant(factor))
+        power = builder.add(builder.fptosi(n, whole), ir.Constant(whole, [127] * LANES))
+        power = builder.bitcast(builder.shl(power, ir.Constant(whole, [23] * LANES)), _LLVM)
+        return builder.fmul(series, power)
 
     return _VECTOR(_VECTOR, _VECTOR), codegen
 
@@ -243,20 +341,44 @@ def set_control(typingctx, word):
 
 if config.DISABLE_JIT:
 
-    def load(a, i):
-        return a[i : i + LANES].copy()
+    def at(a, i):
+        return a[i]
 
-    def store(a, i, v):
-        a[i : i + LANES] = v
+    def put(a, i, x):
+        a[i] = x
 
-    def splat(x):
-        return np.full(LANES, x, np.float32)
+    def _slices(lanes):
+        def load(a, i):
+            return a[i : i + lanes].copy()
 
-    def fma(x, v, w):
-        return np.float32(x) * v + w
+        def store(a, i, v):
+            a[i : i + lanes] = v
 
-    def relu(v):
-        return np.maximum(v, np.float32(0))
+        def splat(x):
+            return np.full(lanes, x, np.float32)
+
+        def fma(x, v, w):
+            return np.float32(x) * v + w
+
+        def relu(v):
+            return np.maximum(v, np.float32(0))
+
+        return load, store, splat, fma, relu
+
+    load, store, splat, fma, relu = _slices(LANES)
+    load16, store16, splat16, fma16, relu16 = _slices(GROUP)
+
+    def largest(v, w):
+        return np.where(v > w, v, w)
+
+    def multiply(v, w):
+        return v * w
+
+    def divide(x, v):
+        return x / v
+
+    def exp_difference(v, w):
+        return np.exp(np.maximum(v - w, np.float32(-87)))
 
     def where_positive(condition, v):
         return np.where(condition > 0, v, np.float32(0))

@@ -1,0 +1,1 @@
+"""How fast the engines train, against the loops one would write otherwise: `python -m benchmarks`."""
