@@ -34,6 +34,8 @@ class Progress:
     """Fraction."""
     row: store.Row | None = None
     """The level's row in levels.csv, once it is on disk."""
+    note: str = ""
+    """What keeps the first iteration waiting."""
 
 
 def check(spec: Spec) -> models.Layout:
@@ -83,7 +85,7 @@ def run(
     if jobs < 1:
         raise LotteryError(f"jobs = {jobs}: must be at least 1")
     device = engines.resolve_device(device)
-    engines.engine(engine, device)
+    engines.check(engine, device)
     path = Path(runs_dir) / spec.uid
     with store.lock(path):
         raw = load(spec.data.name, Path(data_dir) if data_dir else None)
@@ -119,6 +121,8 @@ def train_replicate(path: Path, replicate: int, raw: Raw, engine: str, device: s
     initial = models.initial_weights(layout, spec.model.init, stream(*key, "weights"))
     prunable = [name for name, tensor in layout.items() if tensor.prunable]
     data = split(raw, spec.data.scaling, spec.data.validation, stream(*key, "split"))
+    if note := engines.slow_start(engine, device):
+        emit(Progress(spec.start, replicate, 0, 0, float("nan"), note=note))
     train_engine = engines.engine(engine, device)
 
     def train(level: int, start: Start) -> masks.Weights:

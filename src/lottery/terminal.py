@@ -42,6 +42,8 @@ class Display:
         self.events += 1
         if self.console.is_terminal:
             self._advance(event)
+        elif event.note:
+            self.console.print(f"replicate {event.replicate}: {event.note}", highlight=False)
         elif event.row:
             self.console.print(_line(event.row), highlight=False, soft_wrap=True)
 
@@ -58,7 +60,8 @@ class Display:
             f"level {event.level}/{levels}  iteration {event.iteration:,}/{iterations:,}  "
             f"test accuracy {100 * event.test_accuracy:.2f} %"
         )
-        self.bars.update(self.tasks[key], completed=event.level * iterations + event.iteration, where=where)
+        done = event.level * iterations + event.iteration
+        self.bars.update(self.tasks[key], completed=done, where=event.note or where)
 
 
 def _line(row: Row) -> str:

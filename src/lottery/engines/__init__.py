@@ -77,14 +77,34 @@ def engine(name: str, device: str) -> Train:
 
     Raises LotteryError for an unknown name, and for the sparse engine on another device.
     """
-    if name not in ENGINES:
-        raise LotteryError(known("engine", name, ENGINES))
-    if name == "sparse" and device != "cpu":
-        raise LotteryError(f"engine = 'sparse': runs on a CPU, not on {device}; use --device cpu, or --engine dense")
-    if name == "sparse" or (name == "auto" and device == "cpu"):
+    check(name, device)
+    if is_sparse(name, device):
         from lottery.engines import sparse
 
         return sparse.train
     from lottery.engines import dense
 
     return partial(dense.train, device=device)
+
+
+def check(name: str, device: str) -> None:
+    """Raises LotteryError if there is no such engine on that (resolved) device."""
+    if name not in ENGINES:
+        raise LotteryError(known("engine", name, ENGINES))
+    if name == "sparse" and device != "cpu":
+        raise LotteryError(f"engine = 'sparse': runs on a CPU, not on {device}; use --device cpu, or --engine dense")
+
+
+def is_sparse(name: str, device: str) -> bool:
+    """The rule of `auto`: the sparse engine on a CPU, whatever the model and density; else the dense one."""
+    return name == "sparse" or (name == "auto" and device == "cpu")
+
+
+def slow_start(name: str, device: str) -> str:
+    """What will keep the first iteration waiting, in words; nothing as a rule."""
+    if is_sparse(name, device):
+        from lottery.engines import sparse
+
+        if sparse.must_compile():
+            return "compiling the kernels, this once: half a minute"
+    return ""

@@ -35,6 +35,7 @@ from lottery.engines.vectors import (
     load,
     load16,
     multiply,
+    prefetch,
     put,
     relu,
     relu16,
@@ -49,6 +50,12 @@ from lottery.engines.vectors import (
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
+QUAD = 4
+"""Images in a group where the first layer is in tiles: with 16 outputs, as many as fit the registers of AVX2."""
+
+AHEAD = 24 * LANES
+"""How many weights before their turn the tiles are fetched."""
+
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma & Ba 2015, Section 2; PyTorch's defaults too
 
 
@@ -62,11 +69,12 @@ class Lists(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Images to evaluate, 8 at a time: the pixels that any of the 8 has, and how far each is from the background."""
+    """Images taken together, `QUAD` or `GROUP` at a time: the pixels that any of them has, and for each of these pixels
+    how far it is from the background in each image."""
 
     starts: np.ndarray  # int64 [groups + 1]
     pixels: np.ndarray  # uint16 or int32
-    values: np.ndarray  # float32 [8 * len(pixels)]
+    values: np.ndarray  # float32 [len(pixels) * images in a group]
     labels: np.ndarray  # int64 [n], in the order of the groups
 
 
@@ -79,6 +87,8 @@ class Net(NamedTuple):
     tptr: np.ndarray  # int64 [hidden + 1]
     target: np.ndarray  # int32
     position: np.ndarray  # int32
+    alike: np.ndarray  # bool [units]: this unit and the next three have weights from the same rows, and as many
+    back_alike: np.ndarray  # bool [hidden]: the same of the way back
     row_of: np.ndarray  # int32 [pixels]: the spare row for those without connections
     w: np.ndarray  # float32 [weights], padded with zeros to a multiple of 64; so are m, v, g
     m: np.ndarray
@@ -103,7 +113,8 @@ class Tiles(NamedTuple):
     constant: np.ndarray  # float32 [tiles * 64]: what an image without pixels gives
     sums: np.ndarray  # float32 [tiles * 64]: of each output's weights
     gb: np.ndarray  # float32 [tiles * 64]
-    Z: np.ndarray  # float32 [64, tiles * 64]
+    slices: np.ndarray  # float32 [like W]
+    Z: np.ndarray  # float32 [64 * 64]
     D: np.ndarray  # float32 [batch, tiles * 64]
     pstarts: np.ndarray  # int64 [pixels + 2]
     pimages: np.ndarray  # int32 [most nonzeros in a batch]
@@ -149,26 +160,87 @@ def forward(net, begin):
     """Rows of units `begin` and later, from the rows before them; ReLU but for the outputs."""
     first, units, hidden, _ = net.shape
     A, w, ptr, source = net.A, net.w, net.ptr, net.source
-    for u in range(begin, units):
+    u = begin
+    while u < units:
+        if net.alike[u]:
+            forward4(net, u)
+            u += 4
+            continue
         acc = splat(net.bias[u])
         for k in range(ptr[u], ptr[u + 1]):
             acc = fma(at(w, k), load(A, at(source, k) * LANES), acc)
         if u < hidden:
             acc = relu(acc)
         store(A, (first + u) * LANES, acc)
+        u += 1
+
+
+@jit
+def forward4(net, u):
+    """Rows of units u to u + 3, whose weights lead from the same rows: each is loaded once for the four."""
+    first, _, hidden, _ = net.shape
+    A, w, source, k0, k1, k2, k3 = net.A, net.w, net.source, net.ptr[u], net.ptr[u + 1], net.ptr[u + 2], net.ptr[u + 3]
+    for part in range(0, LANES, GROUP):
+        z0, z1, z2, z3 = (
+            splat16(net.bias[u]),
+            splat16(net.bias[u + 1]),
+            splat16(net.bias[u + 2]),
+            splat16(net.bias[u + 3]),
+        )
+        for i in range(k1 - k0):
+            x = load16(A, at(source, k0 + i) * LANES + part)
+            z0 = fma16(at(w, k0 + i), x, z0)
+            z1 = fma16(at(w, k1 + i), x, z1)
+            z2 = fma16(at(w, k2 + i), x, z2)
+            z3 = fma16(at(w, k3 + i), x, z3)
+        if u < hidden:
+            z0, z1, z2, z3 = relu16(z0), relu16(z1), relu16(z2), relu16(z3)
+        row = (first + u) * LANES + part
+        store16(A, row, z0)
+        store16(A, row + LANES, z1)
+        store16(A, row + 2 * LANES, z2)
+        store16(A, row + 3 * LANES, z3)
 
 
 @jit
 def backward(net):
     """Deltas of the hidden units, from those of the outputs."""
-    first, units, hidden, begin = net.shape
+    first, _, hidden, _ = net.shape
     A, D, w, tptr, target, position = net.A, net.D, net.w, net.tptr, net.target, net.position
-    for u in range(hidden - 1, -1, -1):
+    u = hidden - 1
+    while u >= 0:
+        if u >= 3 and net.back_alike[u - 3]:
+            backward4(net, u - 3)
+            u -= 4
+            continue
         acc = splat(np.float32(0))
         for k in range(tptr[u], tptr[u + 1]):
             acc = fma(at(w, at(position, k)), load(D, at(target, k) * LANES), acc)
         row = (first + u) * LANES
         store(D, row, where_positive(load(A, row), acc))
+        u -= 1
+
+
+@jit
+def backward4(net, u):
+    """Deltas of units u to u + 3, whose weights lead to the same rows."""
+    D, w, tptr, target, position = net.D, net.w, net.tptr, net.target, net.position
+    k0, k1, k2, k3 = tptr[u], tptr[u + 1], tptr[u + 2], tptr[u + 3]
+    row = (net.shape[0] + u) * LANES
+    for part in range(0, LANES, GROUP):
+        z0 = z1 = z2 = z3 = splat16(np.float32(0))
+        for i in range(k1 - k0):
+            d = load16(D, at(target, k0 + i) * LANES + part)
+            z0 = fma16(at(w, at(position, k0 + i)), d, z0)
+            z1 = fma16(at(w, at(position, k1 + i)), d, z1)
+            z2 = fma16(at(w, at(position, k2 + i)), d, z2)
+            z3 = fma16(at(w, at(position, k3 + i)), d, z3)
+        store16(D, row + part, z0)
+        store16(D, row + LANES + part, z1)
+        store16(D, row + 2 * LANES + part, z2)
+        store16(D, row + 3 * LANES + part, z3)
+    for r in range(row, row + 4 * LANES, LANES):
+        store(D, r, where_positive(load(net.A, r), load(D, r)))
 
 
 @jit
@@ -280,48 +352,125 @@ def update(w, m, v, g, use_adam, constants, momentum):
 
 
 @jit
-def tiles_forward(net, tiles, background, lists, images):
-    """Rows of the first layer's units from its tiles."""
+def count_groups(lists, order, size, place):
+    """How many pixels `fill_groups` will have."""
+    place[:] = -1
+    count = 0
+    for j in range(len(order)):
+        for k in range(lists.starts[order[j]], lists.starts[order[j] + 1]):
+            count += place[lists.columns[k]] != j // size
+            place[lists.columns[k]] = j // size
+    return count
+
+
+@jit
+def fill_groups(lists, background, order, size, place, groups):
+    """Groups of `size` images of `lists`, taken in that order. place: int64 [pixels], working memory."""
+    columns, values, into, pixels = lists.columns, lists.values, groups.values, groups.pixels
+    place[:] = -1
+    end = 0
+    for begin in range(0, len(order), size):
+        first = end
+        for j in range(begin, min(begin + size, len(order))):
+            for k in range(lists.starts[order[j]], lists.starts[order[j] + 1]):
+                p = at(columns, k)
+                mine = at(place, p)
+                if mine < first:
+                    mine = end
+                    put(place, p, end)
+                    put(pixels, end, p)
+                    for image in range(size):
+                        put(into, end * size + image, np.float32(0))
+                    end += 1
+                put(into, mine * size + j - begin, at(values, k) - background)
+        groups.starts[begin // size + 1] = end
+
+
+@jit
+def slice_tiles(tiles):
+    """The tiles' weights by 16 outputs: what `tiles_rows` reads again and again lies close together."""
     count, pixels, _ = tiles.W.shape
-    flat, Z, A, width = tiles.W.ravel(), tiles.Z.ravel(), net.A, net.shape[3]
-    columns, values = lists.columns, lists.values
+    W, slices = tiles.W.ravel(), tiles.slices
+    parts = LANES // GROUP
+    for t in range(count):
+        for part in range(parts):
+            for p in range(pixels):
+                w = load16(W, (t * pixels + p) * LANES + part * GROUP)
+                store16(slices, ((t * parts + part) * pixels + p) * GROUP, w)
+
+
+@jit
+def tiles_rows(net, tiles, groups, begin, end):
+    """Rows of the first layer's units for groups `begin` to `end` of `QUAD` images: 16 outputs of 4 images at a time
+    stay in registers."""
+    pixels, width = tiles.W.shape[1], net.shape[3]
+    W, pixel, values, A = tiles.slices, groups.pixels, groups.values, net.A
+    block = np.empty(QUAD * GROUP, np.float32)
+    for out in range(0, width, GROUP):
+        base = out * pixels
+        for group in range(begin, end):
+            z0 = z1 = z2 = z3 = load16(tiles.constant, out)
+            for i in range(groups.starts[group], groups.starts[group + 1]):
+                w = load16(W, base + at(pixel, i) * GROUP)
+                z0 = fma16(at(values, i * QUAD), w, z0)
+                z1 = fma16(at(values, i * QUAD + 1), w, z1)
+                z2 = fma16(at(values, i * QUAD + 2), w, z2)
+                z3 = fma16(at(values, i * QUAD + 3), w, z3)
+            store16(block, 0, relu16(z0))
+            store16(block, GROUP, relu16(z1))
+            store16(block, 2 * GROUP, relu16(z2))
+            store16(block, 3 * GROUP, relu16(z3))
+            for u in range(min(GROUP, width - out)):
+                row = (out + u) * LANES + (group - begin) * QUAD
+                for image in range(QUAD):
+                    put(A, row + image, at(block, image * GROUP + u))
+
+
+@jit
+def tiles_forward(net, tiles, background, lists, images):
+    """Rows of the first layer's units for up to 64 images, one after the other: 64 outputs stay in registers."""
+    count, pixels, _ = tiles.W.shape
+    W, Z, A, columns, values = tiles.W.ravel(), tiles.Z, net.A, lists.columns, lists.values
     for t in range(count):
         base = t * pixels
         for j in range(len(images)):
             acc = load(tiles.constant, t * LANES)
             for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-                acc = fma(at(values, k) - background, load(flat, (base + at(columns, k)) * LANES), acc)
-            store(Z, (j * count + t) * LANES, relu(acc))
-    for u in range(width):
-        for j in range(len(images)):
-            A[u * LANES + j] = tiles.Z[j, u]
+                acc = fma(at(values, k) - background, load(W, (base + at(columns, k)) * LANES), acc)
+            store(Z, j * LANES, relu(acc))
+        for u in range(min(LANES, net.shape[3] - t * LANES)):
+            for j in range(len(images)):
+                put(A, (t * LANES + u) * LANES + j, at(Z, j * LANES + u))
 
 
 @jit
 def tiles_deltas(net, tiles, begin, count):
     """Deltas of the first layer's units, from rows to images: `count` of them, from `begin` on in the batch."""
-    width = net.shape[3]
-    for j in range(count):
-        for u in range(width):
-            tiles.D[begin + j, u] = net.D[u * LANES + j]
+    width, stride = net.shape[3], tiles.D.shape[1]
+    into = tiles.D.ravel()
+    for u in range(width):
+        for j in range(count):
+            put(into, (begin + j) * stride + u, at(net.D, u * LANES + j))
 
 
 @jit
 def by_pixel(tiles, background, lists, images):
     """Turns the batch's lists round: for each pixel, which images have it and how far it is from the background."""
-    starts = tiles.pstarts
+    starts, columns, values = tiles.pstarts, lists.columns, lists.values
     starts[:] = 0
     for j in range(len(images)):
         for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-            starts[lists.columns[k] + 2] += 1
+            p = at(columns, k) + 2
+            put(starts, p, at(starts, p) + 1)
     for p in range(2, len(starts)):
         starts[p] += starts[p - 1]
     for j in range(len(images)):
         for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-            p = lists.columns[k] + 1
-            tiles.pimages[starts[p]] = j
-            tiles.pvalues[starts[p]] = lists.values[k] - background
-            starts[p] += 1
+            p = at(columns, k) + 1
+            place = at(starts, p)
+            put(tiles.pimages, place, j)
+            put(tiles.pvalues, place, at(values, k) - background)
+            put(starts, p, place + 1)
 
 
 @jit
@@ -338,6 +487,10 @@ def tiles_update(net, tiles, background, full, use_adam, constants, momentum):
             for k in range(starts[p], starts[p + 1]):
                 g = fma(at(values, k), load(D, (at(images, k) * count + t) * LANES), g)
             place = (t * pixels + p) * LANES
+            for line in range(0, LANES, 16):
+                prefetch(W, place + AHEAD + line)
+                prefetch(M, place + AHEAD + line)
+                prefetch(V, place + AHEAD + line)
             if not full:
                 g = keep(mask, place, g)
             if use_adam:
@@ -391,36 +544,6 @@ def train(net, tiles, lists, background, order, ends, step, full, use_adam, rate
 
 
 @jit
-def count_groups(lists, order, pixels, starts):
-    """starts of `Groups`, for the images of `lists` in that order."""
-    seen = np.full(pixels, -1)
-    for group in range(len(starts) - 1):
-        count = 0
-        for i in order[group * GROUP : (group + 1) * GROUP]:
-            for k in range(lists.starts[i], lists.starts[i + 1]):
-                count += seen[lists.columns[k]] != group
-                seen[lists.columns[k]] = group
-        starts[group + 1] = starts[group] + count
-
-
-@jit
-def fill_groups(lists, background, order, count, groups):
-    """pixels and values of `Groups`, for images with `count` pixels; both begin as zeros."""
-    place = np.full(count, -1)
-    for group in range(len(groups.starts) - 1):
-        begin = end = groups.starts[group]
-        images = order[group * GROUP : (group + 1) * GROUP]
-        for j in range(len(images)):
-            for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-                p = lists.columns[k]
-                if place[p] < begin:
-                    place[p] = end
-                    groups.pixels[end] = p
-                    end += 1
-                groups.values[place[p] * GROUP + j] = lists.values[k] - background
-
-
-@jit
 def by_column(net, width, columns):
     """The first layer's weights in the order of their pixels: starts, units and weights into `columns`."""
     cstarts, units, weights = columns
@@ -438,7 +561,7 @@ def by_column(net, width, columns):
 
 
 @jit
-def columns_chunk(net, width, constant, columns, groups, begin, end):
+def columns_rows(net, width, constant, columns, groups, begin, end):
     """Rows of the first layer's units for groups `begin` to `end`, from its weights by pixel."""
     first, _, hidden, _ = net.shape
     cstarts, cunits, cweights = columns
@@ -458,36 +581,9 @@ def columns_chunk(net, width, constant, columns, groups, begin, end):
 
 
 @jit
-def tiles_chunk(net, tiles, groups, begin, end):
-    """The same from its tiles: 16 outputs of 4 images at a time stay in registers."""
-    count, pixels, _ = tiles.W.shape
-    W, pixel, values, A, width = tiles.W.ravel(), groups.pixels, groups.values, net.A, net.shape[3]
-    block = np.empty(4 * GROUP, np.float32)
-    for out in range(0, width, GROUP):
-        base = (out // LANES) * pixels * LANES + out % LANES
-        for group in range(begin, end):
-            for j in range(0, GROUP, 4):
-                z0 = z1 = z2 = z3 = load16(tiles.constant, out)
-                for i in range(groups.starts[group], groups.starts[group + 1]):
-                    w = load16(W, base + at(pixel, i) * LANES)
-                    v = i * GROUP + j
-                    z0 = fma16(at(values, v), w, z0)
-                    z1 = fma16(at(values, v + 1), w, z1)
-                    z2 = fma16(at(values, v + 2), w, z2)
-                    z3 = fma16(at(values, v + 3), w, z3)
-                store16(block, 0, relu16(z0))
-                store16(block, GROUP, relu16(z1))
-                store16(block, 2 * GROUP, relu16(z2))
-                store16(block, 3 * GROUP, relu16(z3))
-                for u in range(out, min(out + GROUP, width)):
-                    row = u * LANES + (group - begin) * GROUP + j
-                    for image in range(4):
-                        put(A, row + image, at(block, image * GROUP + u - out))
-
-
-@jit
 def evaluate(net, tiles, groups, background, width, columns):
-    """Sum of the cross-entropies of all images in `groups`, and how many are classified correctly.
+    """Sum of the cross-entropies of all images in `groups` (of QUAD images for tiles, else of GROUP), and how many are
+    classified correctly.
 
     width: units of the first layer. columns: working memory for `by_column`.
     """
@@ -496,6 +592,7 @@ def evaluate(net, tiles, groups, background, width, columns):
     constant = np.zeros(width, np.float32)
     if len(tiles.W):
         tiles_constant(net, tiles, background)
+        slice_tiles(tiles)
     else:
         by_column(net, width, columns)
         for u in range(width):
@@ -507,11 +604,12 @@ def evaluate(net, tiles, groups, background, width, columns):
     loss, correct = 0.0, 0
     for begin in range(0, len(everything), LANES):
         images = everything[begin : begin + LANES]
-        these = begin // GROUP, (begin + len(images) + GROUP - 1) // GROUP
+        size = QUAD if len(tiles.W) else GROUP
+        first, last = begin // size, (begin + len(images) + size - 1) // size
         if len(tiles.W):
-            tiles_chunk(net, tiles, groups, *these)
+            tiles_rows(net, tiles, groups, first, last)
         else:
-            columns_chunk(net, width, constant, columns, groups, *these)
+            columns_rows(net, width, constant, columns, groups, first, last)
         forward(net, width)
         found = score(net, groups.labels, images)
         loss += found[0]

@@ -5,9 +5,9 @@ still dense is computed image by image instead, over the pixels that differ from
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ from filelock import FileLock
 from lottery import history
 from lottery.data import Images, Splits, batches
 from lottery.engines import LossNotFinite, Report, Trained, kernels
-from lottery.engines.kernels import Groups, Lists, Net, Tiles
-from lottery.engines.vectors import GROUP, LANES
+from lottery.engines.kernels import QUAD, Groups, Lists, Net, Tiles
+from lottery.engines.vectors import GROUP, JIT, LANES
 from lottery.masks import Weights
 from lottery.seeds import stream
 from lottery.spec import Recipe
@@ -31,93 +31,89 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
     """Trains `start` on data.train; see `lottery.engines.Train`. On one thread."""
     began = time.perf_counter()
     prepared = _prepare(data)
-    background = prepared.background
     tiled = len(sizes) > 2 and start.masks["fc1.weight"].mean() > TILES_ABOVE  # tiles are of hidden units
-    net = _net(sizes, start, tiled)
-    tiles = _tiles(sizes, start, recipe.batch_size, tiled)
+    net, tiles = _net(sizes, start, tiled), _tiles(sizes, start, recipe.batch_size, tiled)
     full = bool(start.masks["fc1.weight"].all())
-    use_adam = recipe.optimizer == "adam"
-
-    def iterate(order: np.ndarray, ends: np.ndarray, done: int, losses: np.ndarray) -> None:
-        where = (net, tiles, prepared.train, background, order, ends, done, full, use_adam)
-        kernels.train(*where, recipe.learning_rate, recipe.momentum, recipe.weight_decay, losses)
-
-    first_layer = sizes[1]
-    weights = 0 if tiled else int(start.masks["fc1.weight"].sum())
-    columns = np.zeros(net.shape[0] + 2, np.int64), np.zeros(weights, np.int32), np.zeros(weights, np.float32)
+    columns = _columns(0 if tiled else int(start.masks["fc1.weight"].sum()), net)
+    size = QUAD if tiled else GROUP
 
     def evaluate(part: Groups) -> tuple[float, float]:
-        count = len(part.labels)
-        if not count:
+        if not len(part.labels):
             return float("nan"), float("nan")
-        loss, correct = kernels.evaluate(net, tiles, part, background, first_layer, columns)
-        return loss / count, correct / count
+        loss, correct = kernels.evaluate(net, tiles, part, prepared.background, sizes[1], columns)
+        return loss / len(part.labels), correct / len(part.labels)
 
-    _compile(net, tiles, prepared.train, evaluate)
+    compile_kernels()
     rows = []
-    every = recipe.evaluate_every
     order = batches(start.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, recipe.iterations)
-    for done in range(0, recipe.iterations, every):
-        steps = [index for _, index in zip(range(min(every, recipe.iterations - done)), order, strict=False)]
+    for done in range(0, recipe.iterations, recipe.evaluate_every):
+        steps = list(islice(order, min(recipe.evaluate_every, recipe.iterations - done)))
         losses = np.zeros(len(steps))
-        iterate(np.concatenate(steps), np.cumsum([0, *map(len, steps)]), done, losses)
+        images, ends = np.concatenate(steps), np.cumsum([0, *map(len, steps)])
+        what = (net, tiles, prepared.train, prepared.background, images, ends, done, full, recipe.optimizer == "adam")
+        kernels.train(*what, recipe.learning_rate, recipe.momentum, recipe.weight_decay, losses)
         if (bad := np.flatnonzero(~np.isfinite(losses))).size:
             raise LossNotFinite(done + 1 + int(bad[0]), float(losses[bad[0]]))
-        rows.append((done + len(steps), losses.mean(), *evaluate(prepared.validation), *evaluate(prepared.test)))
-        report(done + len(steps), rows[-1][-1])
-    train_accuracy = evaluate(_train_groups(data))[1]
+        scores = [score for part in _evaluated(prepared, size) for score in evaluate(part)]
+        rows.append((done + len(steps), losses.mean(), *scores))
+        report(done + len(steps), scores[-1])
+    everything = np.arange(len(data.train.labels))  # as they come: they are evaluated once
+    train_accuracy = evaluate(_groups(prepared.train, prepared.background, everything, prepared.features, size))[1]
     weights = _weights(sizes, start, net, tiles)
     return Trained(weights, history.from_rows(rows), train_accuracy, time.perf_counter() - began, "sparse")
 
 
 def must_compile() -> bool:
-    """Whether the kernels will be compiled, which takes a while, before the first iteration."""
-    return not any(_cache().glob("kernels.train-*.nbi"))
+    """Whether the kernels will be compiled, which takes half a minute, before the first iteration."""
+    return JIT and not any(_cache().glob("kernels.train-*.nbi"))
+
+
+@lru_cache(maxsize=1)
+def compile_kernels() -> None:
+    """Compiles the kernels, or loads them: what one process compiles, those beside it wait for and load."""
+    if not JIT:
+        return
+    _cache().mkdir(parents=True, exist_ok=True)
+    with FileLock(_cache() / "lottery.lock"):
+        sizes, shapes = (2, 2, 2), {"fc1.weight": (2, 2), "fc2.weight": (2, 2), "fc1.bias": (2,), "fc2.bias": (2,)}
+        weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        start = Start(weights, {f"fc{i}.weight": np.ones((2, 2), bool) for i in (1, 2)}, ())
+        net, tiles = _net(sizes, start, False), _tiles(sizes, start, 1, False)
+        background, none = np.float32(0), np.zeros(0, np.int64)
+        lists = _lists(Images(np.zeros((0, 2), np.float32), none), background)
+        what = (net, tiles, lists, background, none, np.zeros(1, np.int64), 0, True, True)
+        kernels.train(*what, 0.0, 0.0, 0.0, np.zeros(0))
+        kernels.evaluate(net, tiles, _groups(lists, background, none, 2, GROUP), background, 2, _columns(4, net))
 
 
 def _cache() -> Path:
     return Path(kernels.train._cache.cache_path)  # type: ignore[attr-defined]  # numba tells it nowhere else
 
 
-def _compile(net: Net, tiles: Tiles, lists: Lists, evaluate: Callable[[Groups], object]) -> None:
-    """Compiles the kernels or loads them; what one process compiles, those beside it wait for and load."""
-    nothing = Lists(lists.starts[:1], lists.columns[:0], lists.values[:0], lists.labels[:0])
-    _cache().mkdir(parents=True, exist_ok=True)
-    with FileLock(_cache() / "lottery.lock"):
-        order, ends, losses, zero = np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0), np.float32(0)
-        kernels.train(net, tiles, nothing, zero, order, ends, 0, True, True, 0.0, 0.0, 0.0, losses)
-        evaluate(_groups(nothing, zero, order, len(net.row_of)))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Data:
     """What the kernels read of a data set."""
 
     background: np.float32
     """The value that most pixels have."""
+    features: int
     train: Lists
-    validation: Groups
-    test: Groups
+    evaluated: tuple[tuple[Lists, np.ndarray], ...]
+    """Validation and test, each with an order in which alike images are neighbours."""
 
 
 @lru_cache(maxsize=1)  # one data set serves all levels of a replicate
 def _prepare(data: Splits) -> _Data:
     sample = data.train.images[:1000].ravel()
     background = max((np.float32(0), sample.min()), key=lambda value: np.count_nonzero(sample == value))
-    features = data.train.images.shape[1]
-
-    def groups(part: Images) -> Groups:
-        return _groups(_lists(part, background), background, _alike(part.images), features)
-
-    return _Data(background, _lists(data.train, background), groups(data.validation), groups(data.test))
+    evaluated = tuple((_lists(part, background), _alike(part.images)) for part in (data.validation, data.test))
+    return _Data(background, data.train.images.shape[1], _lists(data.train, background), evaluated)
 
 
 @lru_cache(maxsize=1)
-def _train_groups(data: Splits) -> Groups:
-    """The training images for evaluation, as they come: they are evaluated once per level."""
-    prepared = _prepare(data)
-    order = np.arange(len(data.train.labels))
-    return _groups(prepared.train, prepared.background, order, data.train.images.shape[1])
+def _evaluated(prepared: _Data, size: int) -> list[Groups]:
+    """Validation and test in groups of `size` images."""
+    return [_groups(part, prepared.background, order, prepared.features, size) for part, order in prepared.evaluated]
 
 
 def _lists(part: Images, background: np.float32) -> Lists:
@@ -130,12 +126,21 @@ def _lists(part: Images, background: np.float32) -> Lists:
     return Lists(starts, columns, values, part.labels)
 
 
-def _groups(lists: Lists, background: np.float32, order: np.ndarray, features: int) -> Groups:
-    starts = np.zeros(-(-len(order) // GROUP) + 1, np.int64)
-    kernels.count_groups(lists, order, features, starts)
-    pixels, values = np.zeros(starts[-1], lists.columns.dtype), np.zeros(starts[-1] * GROUP, np.float32)
-    groups = Groups(starts, pixels, values, lists.labels[order])
-    kernels.fill_groups(lists, background, order, features, groups)
+def _columns(weights: int, net: Net) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Working memory for `kernels.by_column`."""
+    return np.zeros(net.shape[0] + 2, np.int64), np.zeros(weights, np.int32), np.zeros(weights, np.float32)
+
+
+def _groups(lists: Lists, background: np.float32, order: np.ndarray, features: int, size: int) -> Groups:
+    place = np.zeros(features, np.int64)
+    count = kernels.count_groups(lists, order, size, place)
+    groups = Groups(
+        starts=np.zeros(-(-len(order) // size) + 1, np.int64),
+        pixels=np.zeros(count, lists.columns.dtype),
+        values=_zeros(count * size),
+        labels=lists.labels[order],
+    )
+    kernels.fill_groups(lists, background, order, size, place, groups)
     return groups
 
 
@@ -163,8 +168,16 @@ def _alike(images: np.ndarray) -> np.ndarray:
     return np.concatenate(halve(np.arange(len(images)))) if len(images) else np.zeros(0, np.int64)
 
 
+def _zeros(*shape: int) -> np.ndarray:
+    """float32 zeros that begin with a cache line: a vector that straddles two costs twice."""
+    size = int(np.prod(shape))
+    room = np.zeros(size + 16, np.float32)
+    begin = -room.ctypes.data % 64 // 4
+    return room[begin : begin + size].reshape(shape)
+
+
 def _padded(array: np.ndarray) -> np.ndarray:
-    out = np.zeros(-(-array.size // LANES) * LANES, np.float32)
+    out = _zeros(-(-array.size // LANES) * LANES)
     out[: array.size] = array
     return out
 
@@ -203,21 +216,35 @@ def _net(sizes: tuple[int, ...], start: Start, tiled: bool) -> Net:
     def starts(parts: list[np.ndarray]) -> np.ndarray:
         return np.cumsum(joined([np.zeros(1, np.int64), *parts], np.int64))
 
+    def alike(ptr: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Whether a unit and the next three lead to the same rows; in fours that don't overlap, from each layer's end
+        backwards or from its beginning, as the kernels go."""
+        lists = np.split(ends, ptr[1:-1]) if len(ptr) > 1 else []
+        return np.array(
+            [
+                i + 3 < len(lists) and len(a) > 0 and all(np.array_equal(a, b) for b in lists[i + 1 : i + 4])
+                for i, a in enumerate(lists)
+            ],
+            bool,
+        )
+
     w = _padded(joined(values, np.float32))
     bias = _padded(joined([start.weights[f"fc{i}.bias"] for i in range(1, len(sizes))], np.float32))
     return Net(
         shape=np.array([first, units, hidden, widths[0] if tiled else 0]),
-        ptr=starts(counts),
-        source=joined(sources, np.int32),
-        tptr=starts(back_counts),
-        target=joined(targets, np.int32),
+        ptr=(ptr := starts(counts)),
+        source=(source := joined(sources, np.int32)),
+        tptr=(tptr := starts(back_counts)),
+        target=(target := joined(targets, np.int32)),
         position=joined(positions, np.int32),
+        alike=alike(ptr, source),
+        back_alike=alike(tptr, target),
         row_of=row_of,
-        **dict(w=w, m=np.zeros_like(w), v=np.zeros_like(w), g=np.zeros_like(w)),
-        **dict(bias=bias, mb=np.zeros_like(bias), vb=np.zeros_like(bias), gb=np.zeros_like(bias)),
-        A=np.zeros((first + units) * LANES, np.float32),
-        D=np.zeros((first + units) * LANES, np.float32),
-        scratch=np.zeros(2 * LANES, np.float32),
+        **dict(w=w, m=_zeros(w.size), v=_zeros(w.size), g=_zeros(w.size)),
+        **dict(bias=bias, mb=_zeros(bias.size), vb=_zeros(bias.size), gb=_zeros(bias.size)),
+        A=_zeros((first + units) * LANES),
+        D=_zeros((first + units) * LANES),
+        scratch=_zeros(2 * LANES),
     )
 
 
@@ -232,16 +259,19 @@ def _tiles(sizes: tuple[int, ...], start: Start, batch_size: int, tiled: bool) -
         return np.ascontiguousarray(out.reshape(count, LANES, pixels).transpose(0, 2, 1))
 
     shape = (count, pixels, LANES)
-    w = cut(start.weights["fc1.weight"]) if tiled else np.zeros(shape, np.float32)
+    w = _zeros(*shape)
+    if tiled:
+        w[:] = cut(start.weights["fc1.weight"])
     mask = cut(start.masks["fc1.weight"].view(np.uint8)) if tiled else np.zeros(shape, np.uint8)
     most = batch_size * pixels if tiled else 0
     return Tiles(
-        **dict(W=w, M=np.zeros_like(w), V=np.zeros_like(w), mask=mask),
-        constant=np.zeros(count * LANES, np.float32),
+        **dict(W=w, M=_zeros(*shape), V=_zeros(*shape), mask=mask),
+        constant=_zeros(count * LANES),
         sums=w.sum(axis=1, dtype=np.float32).ravel(),
-        gb=np.zeros(count * LANES, np.float32),
-        Z=np.zeros((LANES, count * LANES), np.float32),
-        D=np.zeros((batch_size if tiled else 0, count * LANES), np.float32),
+        gb=_zeros(count * LANES),
+        slices=_zeros(w.size),
+        Z=_zeros(LANES * LANES),
+        D=_zeros(batch_size if tiled else 0, count * LANES),
         pstarts=np.zeros(pixels + 2, np.int64),
         pimages=np.zeros(most, np.int32),
         pvalues=np.zeros(most, np.float32),

@@ -20,6 +20,8 @@ LANES = 64
 GROUP = 16
 """Images in a group, and lanes of the short vectors, whose operations end in 16."""
 
+JIT = not config.DISABLE_JIT
+
 _FLOAT = ir.FloatType()
 
 
@@ -137,6 +139,22 @@ def put(typingctx, a, i, x):
         return context.get_dummy_value()
 
     return types.void(a, types.intp, a.dtype), codegen
+
+
+@intrinsic
+def prefetch(typingctx, a, i):
+    """Asks for the cache line of a[i], which may lie beyond the array's end"""
+
+    def codegen(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        read, to_second_level, is_data = (ir.Constant(ir.IntType(32), x) for x in (0, 2, 1))
+        operands = [place, read, to_second_level, is_data]
+        function = ir.FunctionType(ir.VoidType(), [x.type for x in operands])
+        builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0"), operands)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp), codegen
 
 
 @intrinsic
@@ -339,13 +357,16 @@ def set_control(typingctx, word):
     return types.void(types.uint32), codegen
 
 
-if config.DISABLE_JIT:
+if not JIT:
 
     def at(a, i):
         return a[i]
 
     def put(a, i, x):
         a[i] = x
+
+    def prefetch(a, i):
+        pass
 
     def _slices(lanes):
         def load(a, i):

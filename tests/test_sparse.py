@@ -1,0 +1,125 @@
+"""What only the sparse engine promises: any machine, the JIT off, no subnormal numbers, kernels compiled once."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lottery import engines
+from lottery.data import Images, Splits
+from lottery.engines import dense, kernels, reference, sparse, vectors
+from lottery.errors import LotteryError
+from lottery.spec import Recipe
+from lottery.starts import Start
+
+sys.path.insert(0, str(Path(__file__).parent))  # the subprocesses below import this file's neighbours too
+from test_engines import RECIPES, SIZES, no_report, parts, start
+
+
+def compare() -> None:
+    """A few steps of each optimizer at each kind of density, beside the reference; says how often it compiled."""
+    for recipe in RECIPES.values():
+        recipe = replace(recipe, iterations=6, evaluate_every=3, batch_size=70)  # two blocks, the second partial
+        for density in (1.0, 0.4, 0.1):
+            data, begin = parts(100, 7, 20), start(density)
+            ours = sparse.train(SIZES, data, begin, recipe, no_report)
+            expected = reference.train(SIZES, data, begin, recipe, no_report)
+            for column, values in expected.history.items():
+                np.testing.assert_allclose(ours.history[column], values, rtol=1e-5)
+            for name, weight in expected.weights.items():
+                np.testing.assert_allclose(ours.weights[name], weight, rtol=1e-3, atol=1e-5)
+    print("compiled", sum(kernels.train.stats.cache_misses.values()) if sparse.JIT else 0)
+
+
+def run_compare(environment: dict[str, str]) -> subprocess.Popen[str]:
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_sparse; test_sparse.compare()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> int:
+    out, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    return int(out.split()[-1])
+
+
+def test_the_kernels_are_right_with_the_jit_off() -> None:
+    assert finish(run_compare({"NUMBA_DISABLE_JIT": "1"})) == 0
+
+
+@pytest.mark.parametrize("cpu", ["haswell", "x86-64"])
+@pytest.mark.skipif(not vectors.X86, reason="names of x86 processors")
+def test_lesser_processors_get_the_same_and_compile_once(cpu: str, tmp_path: Path) -> None:
+    """AVX2, and SSE2 without fused multiply-add. Two processes start at once with an empty cache: one compiles."""
+    environment = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    both = [run_compare(environment) for _ in range(2)]
+    assert sorted(map(finish, both)) == [0, 1]
+
+
+def test_subnormal_numbers_are_flushed() -> None:
+    """Adam's moments of a weight whose gradient has become 0 decay by 0.9 a step: 10^-38 after some 800."""
+    begin = start(1.0)
+    begin.weights["fc1.bias"][:] = -100  # every unit of the first layer is dead: no gradient passes
+    images = Images(np.zeros((16, 30), np.float32), np.zeros(16, np.int64))
+    data = Splits(images, images, images)
+    for tiled in (False, True):
+        net, tiles = sparse._net(SIZES, begin, tiled), sparse._tiles(SIZES, begin, 16, tiled)
+        for moments in (net.m, net.v, net.mb, tiles.M, tiles.V):
+            moments[:] = 1e-30
+        iterations = 2000
+        order = np.tile(np.arange(16), iterations)
+        ends = np.arange(iterations + 1) * 16
+        lists = sparse._prepare(data).train
+        what = (net, tiles, lists, np.float32(0), order, ends, 0, True, True, 1e-3, 0.0, 0.0, np.zeros(iterations))
+        kernels.train(*what)
+        for moments in (net.m, net.v, net.mb, tiles.M, tiles.V):
+            assert not ((moments != 0) & (np.abs(moments) < np.finfo(np.float32).tiny)).any()
+        assert not net.m[: SIZES[1]].any()
+
+
+def test_numbers_outside_the_kernels_are_left_as_they_were() -> None:
+    sparse.train(SIZES, parts(20, 5, 5), start(), RECIPES["adam"], no_report)
+    assert np.float32(1e-38) * np.float32(0.1) != 0
+
+
+def test_the_rule_of_auto() -> None:
+    assert engines.engine("auto", "cpu") is sparse.train
+    assert engines.engine("sparse", "cpu") is sparse.train
+    on_gpu = engines.engine("auto", "cuda")
+    assert getattr(on_gpu, "func", None) is dense.train
+    with pytest.raises(LotteryError, match="engine = 'sparse': runs on a CPU, not on cuda"):
+        engines.engine("sparse", "cuda")
+
+
+def test_images_without_any_background(tmp_path: Path) -> None:
+    """Nothing to skip: slower, and the same."""
+    rng = np.random.default_rng(0)
+    images = Images(rng.standard_normal((50, 30)).astype(np.float32), rng.integers(0, 4, 50))
+    data, recipe = Splits(images, images, images), Recipe(iterations=10, evaluate_every=5, batch_size=20)
+    for density in (1.0, 0.2):
+        ours, expected = (f(SIZES, data, start(density), recipe, no_report) for f in (sparse.train, reference.train))
+        np.testing.assert_allclose(ours.history["test_loss"], expected.history["test_loss"], rtol=1e-5)
+
+
+def test_wide_images() -> None:
+    """More pixels than two bytes can number."""
+    sizes = (70_000, 3, 2)
+    x = np.zeros((8, 70_000), np.float32)
+    x[np.arange(8), np.arange(8) * 9_999] = 1
+    images = Images(x, np.arange(8) % 2)
+    weights = {"fc1.weight": np.full((3, 70_000), 0.1, np.float32), "fc2.weight": np.full((2, 3), 0.1, np.float32)}
+    weights |= {"fc1.bias": np.zeros(3, np.float32), "fc2.bias": np.array([0, 0.1], np.float32)}
+    kept = {n: np.ones(weights[n].shape, bool) for n in ("fc1.weight", "fc2.weight")}
+    data, recipe = Splits(images, images, images), Recipe(iterations=3, evaluate_every=1, batch_size=4)
+    begin = Start(weights, kept, (0,))
+    ours, expected = (f(sizes, data, begin, recipe, no_report) for f in (sparse.train, reference.train))
+    np.testing.assert_allclose(ours.history["test_loss"], expected.history["test_loss"], rtol=1e-5)
