@@ -32,7 +32,7 @@ def compare() -> None:
                 np.testing.assert_allclose(ours.history[column], values, rtol=1e-5)
             for name, weight in expected.weights.items():
                 np.testing.assert_allclose(ours.weights[name], weight, rtol=1e-3, atol=1e-5)
-    print("compiled", sum(kernels.train.stats.cache_misses.values()) if sparse.JIT else 0)
+    print("compiled", sum(kernels.train.stats.cache_misses.values()) if vectors.JIT else 0)
 
 
 def run_compare(environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -116,8 +116,8 @@ def test_wide_images() -> None:
     x = np.zeros((8, 70_000), np.float32)
     x[np.arange(8), np.arange(8) * 9_999] = 1
     images = Images(x, np.arange(8) % 2)
-    weights = {"fc1.weight": np.full((3, 70_000), 0.1, np.float32), "fc2.weight": np.full((2, 3), 0.1, np.float32)}
-    weights |= {"fc1.bias": np.zeros(3, np.float32), "fc2.bias": np.array([0, 0.1], np.float32)}
+    shapes = {"fc1.weight": (3, 70_000), "fc2.weight": (2, 3), "fc1.bias": (3,), "fc2.bias": (2,)}
+    weights = {name: np.linspace(0.01, 0.1, np.prod(s), dtype=np.float32).reshape(s) for name, s in shapes.items()}
     kept = {n: np.ones(weights[n].shape, bool) for n in ("fc1.weight", "fc2.weight")}
     data, recipe = Splits(images, images, images), Recipe(iterations=3, evaluate_every=1, batch_size=4)
     begin = Start(weights, kept, (0,))

@@ -13,11 +13,14 @@ A batch is cut in blocks of 64 images; columns that hold no image have deltas of
 """
 
 import math
+from hashlib import sha256
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
+from lottery.engines import vectors
 from lottery.engines.vectors import (
     FLUSH,
     GROUP,
@@ -49,6 +52,12 @@ from lottery.engines.vectors import (
 )
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
+
+VECTORS = "8e649486705fe7e5"
+"""Beginning of the SHA-256 of vectors.py. Numba finds compiled kernels by the text of this file alone: without this
+line, kernels compiled with other vectors would go on being used. Set it when vectors.py changes."""
+
+assert sha256(Path(vectors.__file__).read_bytes()).hexdigest().startswith(VECTORS), "vectors.py changed: see VECTORS"
 
 QUAD = 4
 """Images in a group where the first layer is in tiles: with 16 outputs, as many as fit the registers of AVX2."""
