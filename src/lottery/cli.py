@@ -32,7 +32,7 @@ class RunCommand:
     """Where the run's folder is made."""
 
     engine: str = "auto"
-    """What trains: auto or dense."""
+    """What trains: dense (PyTorch), sparse (CPU, surviving weights only), or auto: sparse on a CPU, dense on CUDA."""
 
     device: str = "auto"
     """cpu, cuda, or auto: CUDA if there is one."""
