@@ -61,7 +61,9 @@ def _train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, r
     images, labels = train_set
 
     rows = []
-    losses = torch.zeros(recipe.evaluate_every, device=device)  # since the last evaluation: read only then
+    losses = torch.zeros(
+        min(recipe.evaluate_every, recipe.iterations), device=device
+    )  # since the last evaluation: read only then
     done = 0
     order = batches(start.order, len(labels), recipe.batch_size, recipe.drop_last, recipe.iterations)
     for iteration, index in enumerate(order, start=1):

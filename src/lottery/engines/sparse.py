@@ -32,7 +32,8 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
     began = time.perf_counter()
     prepared = _prepare(data)
     tiled = len(sizes) > 2 and start.masks["fc1.weight"].mean() > TILES_ABOVE  # tiles are of hidden units
-    net, tiles = _net(sizes, start, tiled), _tiles(sizes, start, recipe.batch_size, tiled)
+    batch_size = min(recipe.batch_size, len(data.train.labels))
+    net, tiles = _net(sizes, start, tiled), _tiles(sizes, start, batch_size, tiled)
     full = bool(start.masks["fc1.weight"].all())
     columns = _columns(0 if tiled else int(start.masks["fc1.weight"].sum()), net)
     size = QUAD if tiled else GROUP
@@ -151,17 +152,18 @@ def _alike(images: np.ndarray) -> np.ndarray:
     directions need not be exact. It changes how fast evaluation is, and nothing else.
     """
     rng = stream("alike")
-    points = images @ rng.standard_normal((images.shape[1], 32)).astype(np.float32)
+    points = images @ rng.standard_normal((images.shape[1], 32))
 
     def halve(index: np.ndarray) -> list[np.ndarray]:
         if len(index) <= GROUP:
             return [index]
         centred = points[index] - points[index].mean(axis=0)
-        direction = np.ones(points.shape[1], np.float32)
+        direction = np.ones(points.shape[1])
         for _ in range(3):
             direction = centred.T @ (centred @ direction)
             direction /= np.linalg.norm(direction) or 1
-        ordered = index[np.argsort(centred @ direction, kind="stable")]
+        place = np.round(centred @ direction, 6)  # whatever the last bits: they depend on NumPy's threads
+        ordered = index[np.argsort(place, kind="stable")]
         middle = -(-len(index) // 2 // GROUP) * GROUP or GROUP
         return halve(ordered[:middle]) + halve(ordered[middle:])
 

@@ -103,11 +103,11 @@ def _operations(lanes):
 
     @intrinsic
     def relu(typingctx, v):
-        """max(v, 0)"""
+        """max(v, 0); NaN stays NaN, so that a broken network shows in its loss"""
 
         def codegen(context, builder, signature, arguments):
             zero = ir.Constant(llvm, [0.0] * lanes)
-            return builder.select(builder.fcmp_ordered(">", arguments[0], zero), arguments[0], zero)
+            return builder.select(builder.fcmp_ordered("<", arguments[0], zero), zero, arguments[0])
 
         return vector(vector), codegen
 
@@ -139,22 +139,6 @@ def put(typingctx, a, i, x):
         return context.get_dummy_value()
 
     return types.void(a, types.intp, a.dtype), codegen
-
-
-@intrinsic
-def prefetch(typingctx, a, i):
-    """Asks for the cache line of a[i], which may lie beyond the array's end"""
-
-    def codegen(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        read, to_second_level, is_data = (ir.Constant(ir.IntType(32), x) for x in (0, 2, 1))
-        operands = [place, read, to_second_level, is_data]
-        function = ir.FunctionType(ir.VoidType(), [x.type for x in operands])
-        builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0"), operands)
-        return context.get_dummy_value()
-
-    return types.void(a, types.intp), codegen
 
 
 @intrinsic
@@ -364,9 +348,6 @@ if not JIT:
 
     def put(a, i, x):
         a[i] = x
-
-    def prefetch(a, i):
-        pass
 
     def _slices(lanes):
         def load(a, i):
