@@ -87,6 +87,9 @@ def test_a_folder_name_is_no_markup(finished: Path, tmp_path: Path) -> None:
         (["run", "quickstart", "--engine", "warp"], "unknown engine 'warp'"),
         (["run", "quickstart", "--device", "tpu"], "unknown device 'tpu'"),
         (["run", "quickstart", "--runs-dir", "/dev/null/runs"], "cannot write to the runs folder /dev/null/runs"),
+        (["run", "quickstart", "--data-dir", "nowhere"], "data-dir = 'nowhere': there is no such folder"),
+        (["run", 300 * "x"], "unknown preset 'xxx"),
+        (["show", 300 * "x"], "no run 'xxx"),
         (["show", "nothing"], "no run 'nothing' in runs; there are: none yet"),
     ],
 )
@@ -116,6 +119,7 @@ def test_missing_data_is_one_error(tmp_path: Path) -> None:
     """No data and no network: names the file, where it was looked for and what to do."""
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "LOTTERY_DATA": ""}
     environment |= {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    (tmp_path / "here").mkdir()
     command = [LOTTERY, "run", "lenet-mnist", "--data-dir", "here"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 2
@@ -175,3 +179,32 @@ def test_bars_in_a_terminal(tmp_path: Path) -> None:
     assert process.returncode == 0
     for part in (b"replicate 0", b"level 1/1", b"iteration 20/20", b"test accuracy", b"left"):
         assert part in shown
+
+
+def test_flags_change_a_spec_that_is_valid_only_as_a_whole(tmp_path: Path) -> None:
+    """Momentum means nothing to the defaults' Adam: the file's settings count before the flags are looked at."""
+    (tmp_path / "sgd.toml").write_text('[recipe]\noptimizer = "sgd"\n[data]\nname = "mnist-5k"\nvalidation = 500\n')
+    flags = ["--seed", "3", "sgd.toml", "--recipe.momentum", "0.9", "--levels", "0", "--iterations", "5"]
+    result = call("run", *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (path,) = (tmp_path / "runs").iterdir()
+    assert lottery.Run(path).spec.recipe.momentum == 0.9
+    assert lottery.Run(path).spec.seed == 3
+
+
+def test_one_damaged_run_hides_no_other(finished: Path, tmp_path: Path) -> None:
+    (path,) = (finished / "runs").iterdir()
+    (tmp_path / "runs" / "broken").mkdir(parents=True)
+    (tmp_path / "runs" / "broken" / "run.json").write_text("{")
+    (tmp_path / "runs" / "whole").symlink_to(path)
+    result = call("list", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "whole" in result.stdout
+    assert "is damaged" in " ".join(result.stdout.split())
+    assert "80.04" in call("show", "whole", cwd=tmp_path).stdout
+
+
+def test_fewer_levels_than_there_are_train_nothing(finished: Path) -> None:
+    result = call("run", "quickstart", *SMALL[:-4], "--levels", "0", "--replicates", "1", cwd=finished)
+    assert result.returncode == 0
+    assert "complete already" in result.stdout

@@ -266,6 +266,14 @@ def test_a_loss_that_is_not_finite_names_its_iteration(train: Any) -> None:
         train(SIZES, parts(100, 10, 10), start(), recipe, no_report)
 
 
+def test_weights_that_are_not_numbers_show_in_the_loss(train: Any) -> None:
+    """ReLU must not turn NaN into 0: the network would seem to train."""
+    begin = start()
+    begin.weights["fc1.weight"][begin.masks["fc1.weight"]] = np.nan
+    with pytest.raises(engines.LossNotFinite, match="training loss nan at iteration 1"):
+        train(SIZES, parts(100, 10, 10), begin, RECIPES["adam"], no_report)
+
+
 def test_unknown_engine_and_device() -> None:
     with pytest.raises(LotteryError, match="unknown engine 'fast': choose from auto, dense, sparse"):
         engines.engine("fast", "cpu")

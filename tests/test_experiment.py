@@ -18,6 +18,7 @@ from lottery.errors import LotteryError
 from lottery.experiment import Progress, check
 from lottery.seeds import stream
 from lottery.spec import PRESETS, Data, Pruning, Recipe, Spec
+from lottery.store import COLUMNS
 
 LOTTERY = str(Path(sys.executable).with_name("lottery"))
 
@@ -82,6 +83,7 @@ def test_rows_say_what_the_histories_say(undisturbed: lottery.Run) -> None:
         assert 0 < row["train_accuracy"] <= 1
         assert row["iterations"] == saved.history["iteration"][-1] == 60
         assert row["seconds"] > 0
+        assert list(row)[: len(COLUMNS)] == list(COLUMNS)
 
 
 def test_a_ticket_trains_to_its_recorded_result(undisturbed: lottery.Run, tmp_path: Path) -> None:
@@ -194,6 +196,8 @@ def test_without_validation_there_is_no_early_stop(tiny: Spec, tmp_path: Path) -
         ({"data": Data(name="mnst")}, "unknown data set 'mnst': choose from mnist, "),
         ({"data": Data(name="mnist-5k", scaling="whiten")}, "unknown data.scaling 'whiten'"),
         ({"data": Data(name="mnist-5k", validation=4000)}, "data.validation = 4000: mnist-5k has 4000 training images"),
+        ({"levels": 2.0}, "levels"),
+        ({"recipe": Recipe(batch_size=4000, drop_last=True)}, "with drop_last, 3500 images make no batch"),
         ({"start": "rewnd"}, "unknown start 'rewnd': choose from rewind"),
         ({"pruning": Pruning(criterion="size")}, "unknown pruning.criterion 'size'"),
         ({"pruning": Pruning(layer_rates={"conv*": 0.1})}, "'conv*' matches no layer; there are fc1.weight"),

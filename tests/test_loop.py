@@ -51,10 +51,15 @@ def test_every_level_starts_from_the_initial_weights_bit_for_bit() -> None:
         begun.append(({n: w.copy() for n, w in start.weights.items()}, {n: m.copy() for n, m in start.masks.items()}))
         return vandal(level, start)
 
-    for _ in loop.levels(initial, PRUNABLE, 6, starts.rewind, train, prune):
+    finished = []
+    for level in loop.levels(initial, PRUNABLE, 6, starts.rewind, train, prune):
+        finished.append(level)
         for weight in initial.values():  # even the caller's own arrays may change meanwhile
             weight += 1
     assert len(begun) == 7
+    for level, (weights, kept) in zip(finished, begun, strict=True):  # the ticket is what it started from
+        assert all(level.start.weights[n].tobytes() == w.tobytes() for n, w in weights.items())
+        assert all(level.start.masks[n].tobytes() == m.tobytes() for n, m in kept.items())
     previous = None
     for weights, kept in begun:
         for name, w in theta().items():

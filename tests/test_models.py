@@ -59,7 +59,7 @@ def test_weights_depend_on_the_stream_alone() -> None:
 def test_bad_models_are_named() -> None:
     with pytest.raises(LotteryError, match="unknown model 'lenet': choose from lenet-300-100, mlp"):
         models.sizes(Model("lenet"), 784, 10)
-    with pytest.raises(LotteryError, match=r"model.hidden = \[300, 20\]: lenet-300-100 has 300 and 100"):
+    with pytest.raises(LotteryError, match=r"model.hidden = \[300, 20\]: must be empty for lenet-300-100"):
         models.sizes(Model("lenet-300-100", hidden=(300, 20)), 784, 10)
     with pytest.raises(LotteryError, match=r"unknown model.init 'he'"):
         models.initial_weights(models.mlp((3, 2)), "he", stream(0))

@@ -20,5 +20,6 @@ def test_python_in_the_readme_runs(code: str, tmp_path: Path) -> None:
 
 def test_files_that_the_readme_names_exist() -> None:
     root = Path(__file__).parent.parent
+    assert "@@" not in README
     for name in re.findall(r"\]\(((?!http)[^)]+)\)", README) + re.findall(r"`(src/[^`]+)`", README):
         assert (root / name).exists(), name

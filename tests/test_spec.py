@@ -27,6 +27,7 @@ def test_names_of_runs_never_change() -> None:
 def test_what_changes_a_result_changes_the_name_and_nothing_else_does() -> None:
     spec = PRESETS["lenet-mnist"]
     assert replace(spec, levels=3, replicates=5).uid == spec.uid
+    assert replace(spec, pruning=Pruning(rate=1)).uid == replace(spec, pruning=Pruning(rate=1.0)).uid
     for other in (
         replace(spec, seed=1),
         replace(spec, data=Data(name="kmnist")),

@@ -88,11 +88,13 @@ def test_what_was_half_written_is_not_there_and_is_cleaned(run: store.Run) -> No
 
 
 def test_unfinished_until_every_level_is_there(run: store.Run) -> None:
-    assert run.unfinished() == [0]
+    assert run.unfinished(run.spec) == [0]
     run.save("rewind", 0, 0, level(0))
-    assert run.unfinished() == [0]
+    assert run.unfinished(run.spec) == [0]
+    assert run.unfinished(replace(run.spec, levels=0)) == []
     run.save("rewind", 0, 1, level(1))
-    assert run.unfinished() == []
+    assert run.unfinished(run.spec) == []
+    assert run.unfinished(replace(run.spec, replicates=3)) == [1, 2]
 
 
 def test_beginning_again_extends_and_never_shrinks(run: store.Run, tmp_path: Path) -> None:
@@ -154,3 +156,22 @@ def test_finding_runs(run: store.Run, tmp_path: Path) -> None:
         store.find("c", runs)
     with pytest.raises(LotteryError, match="none yet"):
         store.find("c", tmp_path / "nowhere")
+
+
+def test_a_disk_error_leaves_nothing_behind(run: store.Run) -> None:
+    """A folder where the level should be, not empty: renaming fails as it would on a broken disk."""
+    in_the_way = run.level_path("rewind", 0, 0)
+    in_the_way.mkdir(parents=True)
+    (in_the_way / "x").write_text("")
+    with pytest.raises(OSError, match="not empty"):
+        run.save("rewind", 0, 0, level())
+    assert [p.name for p in in_the_way.parent.iterdir()] == ["level-00"]
+
+
+@pytest.mark.parametrize(("name", "data"), [("run.json", b"{}"), ("spec.toml", b"\xff\xfe"), ("run.json", b"[")])
+def test_a_damaged_run_is_named_and_nobody_is_told_to_delete_it(run: store.Run, name: str, data: bytes) -> None:
+    (run.path / name).write_bytes(data)
+    with pytest.raises(LotteryError) as caught:
+        store.Run(run.path)
+    assert str(run.path / name) in str(caught.value)
+    assert "delete" not in str(caught.value)

@@ -1,6 +1,7 @@
 """The command line: lottery run | show | list. Parses, calls, prints; everything it does can be done from Python."""
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from lottery import experiment, store, terminal
 from lottery.errors import LotteryError
-from lottery.spec import Spec, load
+from lottery.spec import PRESETS, Spec, load
 
 Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
 
@@ -70,15 +71,18 @@ def main(arguments: list[str] | None = None) -> int:
             _run(command, console)
         elif isinstance(command, ShowCommand):
             console.print(terminal.level_table(store.find(command.run, command.runs_dir)))
-        elif runs := store.runs(command.runs_dir):
-            console.print(terminal.run_table(runs))
+        elif names := store.names(command.runs_dir):
+            console.print(terminal.run_table(command.runs_dir, names))
         else:
             console.print(f"no runs in {command.runs_dir}; begin one with: lottery run quickstart")
     except LotteryError as error:
         print(f"lottery: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder without permission
+        print(f"lottery: error: {error}; finished levels are kept", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print(f"\nstopped; finished levels are kept. To continue: lottery {' '.join(arguments)}", file=sys.stderr)
+        print(f"\nstopped; finished levels are kept. To continue: lottery {shlex.join(arguments)}", file=sys.stderr)
         return 130
     return 0
 
@@ -86,10 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str]) -> RunCommand | ShowCommand | ListCommand:
     """Parses twice where the command is `run`: the preset's values are the defaults of the other flags."""
     run = tyro.conf.subcommand("run")
-    if arguments[0] == "run":
-        peek: RunCommand
-        peek, _ = tyro.cli(RunCommand, args=arguments[1:], add_help=False, return_unknown_args=True)
-        run = tyro.conf.subcommand("run", default=RunCommand(tyro.MISSING, load(peek.preset)))
+    if arguments[0] == "run" and (preset := _preset(arguments[1:])):
+        run = tyro.conf.subcommand("run", default=RunCommand(tyro.MISSING, load(preset)))
     commands = (
         Annotated[RunCommand, run]
         | Annotated[ShowCommand, tyro.conf.subcommand("show")]
@@ -103,6 +105,13 @@ def _parse(arguments: list[str]) -> RunCommand | ShowCommand | ListCommand:
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     return parsed
+
+
+def _preset(words: list[str]) -> str | None:
+    """The word that names a preset or a spec, wherever it stands; else the first that is no flag, for the error."""
+    words = [word for word in words if not word.startswith("-")]
+    specs = [word for word in words if word in PRESETS or word.endswith(".toml")]
+    return next(iter(specs + words), None)
 
 
 def _run(command: RunCommand, console: Console) -> None:

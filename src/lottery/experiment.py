@@ -51,6 +51,10 @@ def check(spec: Spec) -> models.Layout:
             raise LotteryError(known(setting, name, registry))
     if spec.data.validation >= (images := DATASETS[spec.data.name].train):
         raise LotteryError(f"data.validation = {spec.data.validation}: {spec.data.name} has {images} training images")
+    spec.check_types()
+    recipe, left = spec.recipe, images - spec.data.validation
+    if recipe.drop_last and recipe.batch_size > left:
+        raise LotteryError(f"recipe.batch_size = {recipe.batch_size}: with drop_last, {left} images make no batch")
     layout = models.mlp(sizes(spec))
     criteria.rates(spec.pruning, (name for name, tensor in layout.items() if tensor.prunable))
     return layout
@@ -84,6 +88,8 @@ def run(
     check(spec)
     if jobs < 1:
         raise LotteryError(f"jobs = {jobs}: must be at least 1")
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise LotteryError(f"data-dir = {str(data_dir)!r}: there is no such folder")
     device = engines.resolve_device(device)
     engines.check(engine, device)
     path = Path(runs_dir) / spec.uid
@@ -91,10 +97,10 @@ def run(
         raw = load(spec.data.name, Path(data_dir) if data_dir else None)
         binding = {"engine": engine, "device": device, "data": raw.sha256}
         result = Run.begin(path, spec, binding, _session())
-        spec = result.spec  # may ask for more levels than this call
         result.clean()
         tasks: list[runners.Task] = [
-            (train_replicate, (path, replicate, raw, engine, device)) for replicate in result.unfinished()
+            (train_replicate, (path, replicate, spec.levels, raw, engine, device))
+            for replicate in result.unfinished(spec)
         ]
         result.write_table()
 
@@ -112,8 +118,10 @@ def run(
     return result
 
 
-def train_replicate(path: Path, replicate: int, raw: Raw, engine: str, device: str, emit: runners.Emit) -> None:
-    """The trunk of one replicate: what is on disk is read and verified, the rest trained and saved."""
+def train_replicate(
+    path: Path, replicate: int, count: int, raw: Raw, engine: str, device: str, emit: runners.Emit
+) -> None:
+    """The trunk of one replicate up to level `count`: what is on disk is read and verified, the rest trained, saved."""
     result = Run(path)
     spec = result.spec
     key = (spec.seed, replicate)
@@ -139,6 +147,9 @@ def train_replicate(path: Path, replicate: int, raw: Raw, engine: str, device: s
             trained = train_engine(sizes(spec), data, start, spec.recipe, report)
         except engines.LossNotFinite as error:
             raise LotteryError(f"replicate {replicate}, level {level}: {error}; what was finished is kept") from None
+        for name, weight in trained.weights.items():
+            if not np.isfinite(weight).all():
+                raise LotteryError(f"replicate {replicate}, level {level}: trained {name} is not finite; nothing saved")
         row = _row(*where, spec.recipe.iterations, start, trained)
         result.save(*where, SavedLevel(start.weights, start.masks, trained.weights, trained.history, row))
         emit(Progress(*where, spec.recipe.iterations, row["test_accuracy"], row))
@@ -149,7 +160,7 @@ def train_replicate(path: Path, replicate: int, raw: Raw, engine: str, device: s
         evidence = criteria.Evidence(level.start.weights, level.trained, level.start.masks, rng)
         return criteria.prune(evidence, spec.pruning)
 
-    for _ in levels(initial, prunable, spec.levels, STARTS[spec.start], train, prune, key):
+    for _ in levels(initial, prunable, count, STARTS[spec.start], train, prune, key):
         pass
 
 

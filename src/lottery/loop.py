@@ -42,8 +42,9 @@ def levels(
     theta = {name: _frozen(w) for name, w in initial.items()}
     masks: Masks = {name: _frozen(np.ones(theta[name].shape, bool)) for name in prunable}
     for number in range(count + 1):
-        start = rule(Trunk(key, number, theta, masks))
-        trained = train(number, start)
+        trunk = Trunk(key, number, theta, masks)
+        start = rule(trunk)
+        trained = train(number, rule(trunk))  # its own copy: what it does to that one is not the ticket
         check_applied(trained, start.masks)
         level = Level(number, start, trained)
         yield level

@@ -42,10 +42,8 @@ def _own_sizes(model: Model) -> tuple[int, ...]:
 
 
 def _lenet_300_100(model: Model) -> tuple[int, ...]:
-    if model.hidden not in ((), (300, 100)):
-        raise LotteryError(
-            f"model.hidden = {list(model.hidden)}: lenet-300-100 has 300 and 100; for others use model.name mlp"
-        )
+    if model.hidden:
+        raise LotteryError(f"model.hidden = {list(model.hidden)}: must be empty for lenet-300-100; use model.name mlp")
     return 300, 100
 
 

@@ -1,5 +1,6 @@
 """Figures of a run: matplotlib, `ax=` like everyone else's, returning the axes."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from lottery.store import Row, Run
+from lottery.store import Row, Run, write
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by the colour-blind too."""
@@ -104,7 +105,9 @@ def save(run: Run) -> list[Path]:
         figure = ax.get_figure()
         assert isinstance(figure, Figure)
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=150)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=150)
+        write(paths[-1], picture.getvalue())
     return paths
 
 

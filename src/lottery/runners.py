@@ -83,7 +83,7 @@ def _work(function: Callable[..., None], arguments: tuple[Any, ...], events: Any
     pid = os.getpid()
     try:
         function(*arguments, lambda event: events.put((pid, event, None)))
-    except LotteryError as error:
+    except (LotteryError, OSError) as error:  # others are ours: their traceback is printed
         events.put((pid, None, LotteryError(str(error))))
     else:
         events.put((pid, None, None))

@@ -6,6 +6,7 @@ It knows ranges, not registries: whether a data set or a criterion of that name 
 
 import hashlib
 import json
+import os
 import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
@@ -175,7 +176,7 @@ class Spec:
 
     def identity(self) -> dict[str, Any]:
         """Settings by dotted name that differ from the defaults; how many levels and replicates is not among them."""
-        ours, defaults = flatten(self), flatten(Spec())
+        ours, defaults = flatten(Spec.from_toml(self.to_toml())), flatten(Spec())  # 1 and 1.0 are one rate
         return {k: v for k, v in ours.items() if k not in EXTENT and v != defaults[k]}
 
     def differences(self, other: "Spec") -> dict[str, tuple[Any, Any]]:
@@ -186,6 +187,15 @@ class Spec:
     def extended(self, other: "Spec") -> "Spec":
         """This experiment with as many levels and replicates as the larger of the two."""
         return replace(self, levels=max(self.levels, other.levels), replicates=max(self.replicates, other.replicates))
+
+    def check_types(self) -> None:
+        """Raises LotteryError for a value of another type than the setting's: a constructor doesn't look."""
+        try:
+            same = Spec.from_toml(self.to_toml()) == self
+        except (TypeError, ValueError) as error:
+            raise LotteryError(f"the spec cannot be written as TOML: {error}") from error
+        if not same:
+            raise LotteryError("the spec changes when written and read: use plain numbers, strings and tuples")
 
     def to_toml(self) -> str:
         return tomli_w.dumps(asdict(self))
@@ -253,7 +263,7 @@ def load(preset_or_path: str) -> Spec:
     if preset_or_path in PRESETS:
         return PRESETS[preset_or_path]
     path = Path(preset_or_path)
-    if path.suffix == ".toml" or path.is_file():
+    if path.suffix == ".toml" or os.path.isfile(path):  # unlike Path's, no error for a name that no file can have
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

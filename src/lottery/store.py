@@ -78,7 +78,10 @@ class Run:
             raise LotteryError(f"{path} is not a run directory: it has no run.json")
         self.path = path
         self.info: dict[str, Any] = _read_json(path / "run.json")
-        self.spec = Spec.from_toml(_read(path / "spec.toml").decode(), source=str(path / "spec.toml"))
+        if not {"engine", "device", "data", "sessions"} <= set(self.info):
+            raise _damaged(path / "run.json", "settings are missing")
+        text = _read(path / "spec.toml").decode(errors="replace")
+        self.spec = Spec.from_toml(text, source=str(path / "spec.toml"))
 
     @staticmethod
     def begin(path: Path, spec: Spec, binding: dict[str, Any], session: dict[str, Any]) -> "Run":
@@ -102,8 +105,8 @@ class Run:
                         "be comparable; use the former, or another --runs-dir"
                     )
             sessions = run.info["sessions"]
-        _write(path / "spec.toml", spec.to_toml().encode())
-        _write(path / "run.json", _to_json({**binding, "sessions": [*sessions, session]}))  # last: makes the run exist
+        write(path / "spec.toml", spec.to_toml().encode())
+        write(path / "run.json", _to_json({**binding, "sessions": [*sessions, session]}))  # last: makes the run exist
         return Run(path)
 
     def level_path(self, branch: str, replicate: int, level: int) -> Path:
@@ -140,13 +143,17 @@ class Run:
         checksums["row"] = hashlib.sha256(_to_json(saved.row)).hexdigest()
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
         temporary.chmod(0o755)
-        for name, data in (files | {"level.json": _to_json({"row": saved.row, "sha256": checksums})}).items():
-            with open(temporary / name, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync_folder(temporary)
-        os.rename(temporary, folder)
+        try:
+            for name, data in (files | {"level.json": _to_json({"row": saved.row, "sha256": checksums})}).items():
+                with open(temporary / name, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            _sync_folder(temporary)
+            os.rename(temporary, folder)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)  # a full disk should not be kept full
+            raise
         _sync_folder(folder.parent)
 
     def clean(self) -> None:
@@ -160,11 +167,12 @@ class Run:
         rows = [_read_record(folder)["row"] for folder in found]
         return sorted(rows, key=lambda r: (r["branch"] != self.spec.start, r["branch"], r["replicate"], r["level"]))
 
-    def unfinished(self) -> list[int]:
-        """Replicates that lack a level; none when the run is complete."""
-        levels = range(self.spec.levels + 1)
+    def unfinished(self, spec: Spec) -> list[int]:
+        """Replicates that lack one of the levels that `spec` asks for; none when it is complete."""
         return [
-            r for r in range(self.spec.replicates) if not all(self.has(self.spec.start, r, level) for level in levels)
+            replicate
+            for replicate in range(spec.replicates)
+            if not all(self.has(spec.start, replicate, level) for level in range(spec.levels + 1))
         ]
 
     def write_table(self) -> Path:
@@ -175,7 +183,7 @@ class Run:
         writer = csv.DictWriter(out, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        _write(self.path / "levels.csv", out.getvalue().encode())
+        write(self.path / "levels.csv", out.getvalue().encode())
         return self.path / "levels.csv"
 
 
@@ -207,24 +215,27 @@ def lock(path: Path) -> Iterator[None]:
 def find(name: str, runs_dir: Path) -> Run:
     """The run at that path, or of that name, or of the only name that begins so, in `runs_dir`."""
     for path in (Path(name), runs_dir / name):
-        if (path / "run.json").is_file():
+        if os.path.isfile(path / "run.json"):  # unlike Path's, no error for a name that no file can have
             return Run(path)
-    matches = [run for run in runs(runs_dir) if run.path.name.startswith(name)]
+    matches = [there for there in names(runs_dir) if there.startswith(name)]
     if len(matches) == 1:
-        return matches[0]
-    there = ", ".join(run.path.name for run in matches or runs(runs_dir)) or "none yet"
+        return Run(runs_dir / matches[0])
+    there = ", ".join(matches or names(runs_dir)) or "none yet"
     raise LotteryError(
         f"{'several runs begin with' if matches else 'no run'} {name!r} in {runs_dir}; there are: {there}"
     )
 
 
-def runs(runs_dir: Path) -> list[Run]:
-    """The runs in a folder, by name; none if there is no such folder."""
-    return [Run(path.parent) for path in sorted(runs_dir.glob("*/run.json"))]
+def names(runs_dir: Path) -> list[str]:
+    """The runs in a folder, in order; none if there is no such folder."""
+    return sorted(path.parent.name for path in runs_dir.glob("*/run.json"))
 
 
 def _damaged(path: Path, how: str) -> LotteryError:
-    return LotteryError(f"{path} is damaged: {how}; delete the folder {path.parent} and run again to make it anew")
+    remedy = f"delete the folder {path.parent} and run again to make it anew"
+    if path.name in ("run.json", "spec.toml"):
+        remedy = f"restore the file, or move {path.parent} out of the way"
+    return LotteryError(f"{path} is damaged: {how}; {remedy}")
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -255,7 +266,7 @@ def _read(path: Path) -> bytes:
         raise _damaged(path, error.strerror or str(error)) from error
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
     """All of it or nothing, on disk when this returns; leaves a file that already says so alone."""
     if path.is_file() and path.read_bytes() == data:
         return

@@ -1,5 +1,6 @@
 """What a run looks like in a terminal: bars while it works, plain lines where output is no terminal, tables after."""
 
+from pathlib import Path
 from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
@@ -8,6 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lottery.errors import LotteryError
 from lottery.experiment import Progress as Event
 from lottery.spec import Spec
 from lottery.store import Row, Run
@@ -117,19 +119,24 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def run_table(runs: list[Run]) -> Table:
-    """One line per run."""
+def run_table(runs_dir: Path, names: list[str]) -> Table:
+    """One line per run; of one that is damaged, how."""
     table = Table(pad_edge=False, box=SIMPLE_HEAD)
     for heading in ("run", "replicates", "levels done", "best test acc. (weights left)"):
         table.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
-    for run in runs:
-        rows = run.rows()
+    for name in names:
+        try:
+            run = Run(runs_dir / name)
+            rows = run.rows()
+        except LotteryError as error:
+            table.add_row(escape(name), "", "", escape(str(error)))
+            continue
         wanted = run.spec.replicates * (run.spec.levels + 1)
         best = max(rows, key=lambda row: row["test_accuracy"], default=None)
         table.add_row(
-            escape(run.path.name),
+            escape(name),
             str(run.spec.replicates),
-            f"{len(rows)} of {wanted}" if run.unfinished() else f"all {len(rows)}",
+            f"{len(rows)} of {wanted}" if run.unfinished(run.spec) else f"all {len(rows)}",
             f"{100 * best['test_accuracy']:.2f} % ({100 * best['density']:.1f} %)" if best else "-",
         )
     return table
