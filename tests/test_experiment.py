@@ -123,6 +123,14 @@ def test_a_finished_run_is_not_trained_again(undisturbed: lottery.Run) -> None:
     assert before == {p: p.stat().st_mtime_ns for p in undisturbed.path.rglob("*.safetensors")}
 
 
+def test_a_run_keeps_to_its_engine(tiny: Spec, tmp_path: Path) -> None:
+    """auto is the sparse engine on a CPU, by that name too; another would mix bits within one run."""
+    lottery.run(replace(tiny, levels=0), runs_dir=tmp_path, device="cpu")
+    lottery.run(replace(tiny, levels=1), runs_dir=tmp_path, device="cpu", engine="sparse")
+    with pytest.raises(LotteryError, match="was begun with engine 'sparse', now it is 'dense'"):
+        lottery.run(tiny, runs_dir=tmp_path, device="cpu", engine="dense")
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_same_bits_after_five_kills(undisturbed: lottery.Run, tmp_path: Path, jobs: int) -> None:
     """kill -9 of the parent alone, at moments spread over the run; workers must die with it."""

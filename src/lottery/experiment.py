@@ -91,7 +91,7 @@ def run(
     if data_dir is not None and not Path(data_dir).is_dir():
         raise LotteryError(f"data-dir = {str(data_dir)!r}: there is no such folder")
     device = engines.resolve_device(device)
-    engines.check(engine, device)
+    engine = engines.resolve(engine, device)
     path = Path(runs_dir) / spec.uid
     with store.lock(path):
         raw = load(spec.data.name, Path(data_dir) if data_dir else None)
@@ -129,7 +129,7 @@ def train_replicate(
     initial = models.initial_weights(layout, spec.model.init, stream(*key, "weights"))
     prunable = [name for name, tensor in layout.items() if tensor.prunable]
     data = split(raw, spec.data.scaling, spec.data.validation, stream(*key, "split"))
-    if note := engines.slow_start(engine, device):
+    if note := engines.slow_start(engine):
         emit(Progress(spec.start, replicate, 0, 0, float("nan"), note=note))
     train_engine = engines.engine(engine, device)
 

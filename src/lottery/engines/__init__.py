@@ -72,13 +72,23 @@ def _nvidia_driver() -> bool:
     return False
 
 
-def engine(name: str, device: str) -> Train:
-    """The engine of that name on that (resolved) device. `auto` is sparse on a CPU, at every density, else dense.
+def resolve(name: str, device: str) -> str:
+    """dense or sparse, on that (resolved) device: `auto` is sparse on a CPU, at every density, and dense elsewhere.
 
     Raises LotteryError for an unknown name, and for the sparse engine on another device.
     """
-    check(name, device)
-    if is_sparse(name, device):
+    if name not in ENGINES:
+        raise LotteryError(known("engine", name, ENGINES))
+    if name == "sparse" and device != "cpu":
+        raise LotteryError(f"engine = 'sparse': runs on a CPU, not on {device}; use --device cpu, or --engine dense")
+    if name == "auto":
+        return "sparse" if device == "cpu" else "dense"
+    return name
+
+
+def engine(name: str, device: str) -> Train:
+    """The engine of that name on that (resolved) device; see `resolve`."""
+    if resolve(name, device) == "sparse":
         from lottery.engines import sparse
 
         return sparse.train
@@ -87,22 +97,9 @@ def engine(name: str, device: str) -> Train:
     return partial(dense.train, device=device)
 
 
-def check(name: str, device: str) -> None:
-    """Raises LotteryError if there is no such engine on that (resolved) device."""
-    if name not in ENGINES:
-        raise LotteryError(known("engine", name, ENGINES))
-    if name == "sparse" and device != "cpu":
-        raise LotteryError(f"engine = 'sparse': runs on a CPU, not on {device}; use --device cpu, or --engine dense")
-
-
-def is_sparse(name: str, device: str) -> bool:
-    """The rule of `auto`: the sparse engine on a CPU, whatever the model and density; else the dense one."""
-    return name == "sparse" or (name == "auto" and device == "cpu")
-
-
-def slow_start(name: str, device: str) -> str:
-    """What will keep the first iteration waiting, in words; nothing as a rule."""
-    if is_sparse(name, device):
+def slow_start(name: str) -> str:
+    """What will keep the first iteration of a (resolved) engine waiting, in words; nothing as a rule."""
+    if name == "sparse":
         from lottery.engines import sparse
 
         if sparse.must_compile():

@@ -38,6 +38,7 @@ from lottery.engines.vectors import (
     load,
     load16,
     multiply,
+    prefetch,
     put,
     relu,
     relu16,
@@ -52,7 +53,7 @@ from lottery.engines.vectors import (
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
-VECTORS = "aef40fd506c94e5c"
+VECTORS = "9c82b95062323463"
 """Beginning of the SHA-256 of vectors.py. Numba finds compiled kernels by the text of this file alone: without this
 line, kernels compiled with other vectors would go on being used. Set it when vectors.py changes."""
 
@@ -299,7 +300,19 @@ def softmax(net, labels, images, batch):
     for j in range(count):
         right = (first + hidden + labels[images[j]]) * LANES + j
         D[right] -= scale
-        loss += math.log(scratch[LANES + j]) - (A[right] - scratch[j])
+        loss -= A[right] - scratch[j]
+    return loss + sum_of_logarithms(scratch, count)
+
+
+@jit
+def sum_of_logarithms(scratch, count):
+    """Σ log of the sums of exponentials, each at least 1: a logarithm of eight at a time, as products fit a double."""
+    loss = 0.0
+    for begin in range(0, count, 8):
+        product = 1.0
+        for j in range(begin, min(begin + 8, count)):
+            product *= scratch[LANES + j]
+        loss += math.log(product)
     return loss
 
 
@@ -313,12 +326,12 @@ def score(net, labels, images):
     for j in range(len(images)):
         label = labels[images[j]]
         out = A[(first + hidden + label) * LANES + j]
-        loss += math.log(scratch[LANES + j]) - (out - scratch[j])
+        loss -= out - scratch[j]
         right = out == scratch[j]
         for c in range(label if right else 0):
             right = right and A[(first + hidden + c) * LANES + j] < out
         correct += right
-    return loss, correct
+    return loss + sum_of_logarithms(scratch, len(images)), correct
 
 
 @jit
@@ -511,6 +524,17 @@ def tiles_constant(net, tiles, background):
 
 
 @jit
+def fetch(lists, images):
+    """Asks for the images' lists, which come from all over the memory, before they are needed."""
+    for j in range(len(images)):
+        begin, end = lists.starts[images[j]], lists.starts[images[j] + 1]
+        for k in range(begin, end, 32):
+            prefetch(lists.columns, k)
+            prefetch(lists.values, k)
+            prefetch(lists.values, k + 16)
+
+
+@jit
 def train(net, tiles, lists, background, order, ends, step, full, use_adam, rate, momentum, decay, losses):
     """len(losses) iterations, the first being number step + 1. Batch i is order[ends[i] : ends[i + 1]]; its mean loss
     before the step goes to losses[i]. `full`: nothing of the tiles is pruned."""
@@ -520,6 +544,8 @@ def train(net, tiles, lists, background, order, ends, step, full, use_adam, rate
     momentum = np.float32(momentum)
     for i in range(len(losses)):
         batch = order[ends[i] : ends[i + 1]]
+        if i + 1 < len(losses):
+            fetch(lists, order[ends[i + 1] : ends[i + 2]])
         loss = 0.0
         if dense:
             tiles_constant(net, tiles, background)

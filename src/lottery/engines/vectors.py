@@ -142,6 +142,21 @@ def put(typingctx, a, i, x):
 
 
 @intrinsic
+def prefetch(typingctx, a, i):
+    """Asks for the cache line of a[i], and does not wait for it"""
+
+    def codegen(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        operands = [place, *(ir.Constant(ir.IntType(32), x) for x in (0, 2, 1))]  # to read, second level, data
+        function = ir.FunctionType(ir.VoidType(), [x.type for x in operands])
+        builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0"), operands)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp), codegen
+
+
+@intrinsic
 def where_positive(typingctx, condition, v):
     """v where condition > 0, else 0"""
 
@@ -348,6 +363,9 @@ if not JIT:
 
     def put(a, i, x):
         a[i] = x
+
+    def prefetch(a, i):
+        pass
 
     def _slices(lanes):
         def load(a, i):
