@@ -29,6 +29,7 @@ TILES_ABOVE = 0.3
 
 def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, report: Report) -> Trained:
     """Trains `start` on data.train; see `lottery.engines.Train`. On one thread."""
+    compile_kernels()
     began = time.perf_counter()
     prepared = _prepare(data)
     tiled = len(sizes) > 2 and start.masks["fc1.weight"].mean() > TILES_ABOVE  # tiles are of hidden units
@@ -44,7 +45,6 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
         loss, correct = kernels.evaluate(net, tiles, part, prepared.background, sizes[1], columns)
         return loss / len(part.labels), correct / len(part.labels)
 
-    compile_kernels()
     rows = []
     order = batches(start.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, recipe.iterations)
     for done in range(0, recipe.iterations, recipe.evaluate_every):
