@@ -131,10 +131,17 @@ def test_a_run_keeps_to_its_engine(tiny: Spec, tmp_path: Path) -> None:
         lottery.run(tiny, runs_dir=tmp_path, device="cpu", engine="dense")
 
 
+@pytest.fixture(scope="module")
+def long(undisturbed: lottery.Run, tmp_path_factory: pytest.TempPathFactory) -> lottery.Run:
+    """Long enough to be killed five times."""
+    spec = replace(undisturbed.spec, levels=7, recipe=Recipe(iterations=1500, evaluate_every=10))
+    return lottery.run(spec, runs_dir=tmp_path_factory.mktemp("long"))
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_same_bits_after_five_kills(undisturbed: lottery.Run, tmp_path: Path, jobs: int) -> None:
+def test_same_bits_after_five_kills(long: lottery.Run, tmp_path: Path, jobs: int) -> None:
     """kill -9 of the parent alone, at moments spread over the run; workers must die with it."""
-    (tmp_path / "spec.toml").write_text(undisturbed.spec.to_toml())
+    (tmp_path / "spec.toml").write_text(long.spec.to_toml())
     command = [LOTTERY, "run", "spec.toml", "--jobs", str(jobs)]
     moments = random.Random(jobs)
     killed = 0
@@ -144,14 +151,14 @@ def test_same_bits_after_five_kills(undisturbed: lottery.Run, tmp_path: Path, jo
         for line in process.stdout:
             if line.startswith(wait_for or "rewind"):
                 break
-        time.sleep(moments.uniform(0, 2.5 if wait_for else 0.3))
+        time.sleep(moments.uniform(0, 2.0 if wait_for else 0.2))
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
         process.stdout.close()
     assert killed >= 3
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, env=os.environ | {"COLUMNS": "200"})
     (path,) = (tmp_path / "runs").iterdir()
-    assert contents(lottery.Run(path)) == contents(undisturbed)
+    assert contents(lottery.Run(path)) == contents(long)
     assert not list(path.rglob(".unfinished-*"))
 
 
