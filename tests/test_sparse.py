@@ -57,7 +57,7 @@ def test_the_kernels_are_right_with_the_jit_off() -> None:
 
 
 @pytest.mark.parametrize("cpu", ["haswell", "x86-64"])
-@pytest.mark.skipif(not vectors.X86, reason="names of x86 processors")
+@pytest.mark.skipif(not vectors.X86, reason="the processors named here are x86: other machines have none of them")
 def test_lesser_processors_get_the_same_and_compile_once(cpu: str, tmp_path: Path) -> None:
     """AVX2, and SSE2 without fused multiply-add. Two processes start at once with an empty cache: one compiles."""
     environment = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
