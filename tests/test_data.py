@@ -23,7 +23,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from lottery.data import DATASETS, SCALINGS, Dataset, Raw, _parse_digits, batches, load, read_idx, split, standardize
+from lottery.data import (
+    DATASETS,
+    SCALINGS,
+    Dataset,
+    Raw,
+    _parse_digits,
+    batches,
+    l2,
+    load,
+    read_idx,
+    split,
+    standardize,
+    unit,
+)
 from lottery.errors import LotteryError
 from lottery.seeds import stream
 
@@ -466,6 +479,17 @@ def test_standardize(dataset: Dataset) -> None:
     by_hand = [float((np.float32(p) / np.float32(255) - mean) / std) for p in pixels]
     assert scaled.tolist() == [by_hand] * 5  # bit for bit, each value the same everywhere
     np.testing.assert_allclose(scaled[0], (pixels / 255 - dataset.mean) / dataset.std, rtol=1e-5, atol=1e-6)
+
+
+def test_unit_and_l2() -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(2, 128)
+    assert unit(pixels, DATASETS["mnist"]).tolist() == [[np.float32(x) / np.float32(255) for x in y] for y in pixels]
+    pixels = np.concatenate([pixels, np.zeros((1, 128), np.uint8), np.full((1, 128), 255, np.uint8)])
+    scaled = l2(pixels, DATASETS["mnist"])
+    np.testing.assert_allclose(np.linalg.norm(scaled.astype(float), axis=1), [1, 1, 0, 1], rtol=1e-6)
+    np.testing.assert_allclose(scaled[1], pixels[1] / np.linalg.norm(pixels[1].astype(float)), rtol=1e-6)
+    assert scaled.dtype == np.float32
+    assert not scaled[2].any()
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)

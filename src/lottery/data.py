@@ -150,7 +150,22 @@ def standardize(images: np.ndarray, dataset: Dataset) -> np.ndarray:
     return scaled
 
 
-SCALINGS: dict[str, Callable[[np.ndarray, Dataset], np.ndarray]] = {"standardize": standardize}
+def unit(images: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """x / 255 in float32, in [0, 1]."""
+    return np.divide(images, 255, dtype=np.float32)
+
+
+def l2(images: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """x / ‖x‖₂ in float32: every image has unit length, but for one of zeros alone, which stays 0. What the code that
+    Frankle and Carbin released with their paper does.
+
+    The squares are summed as whole numbers, so every machine gets the same bits.
+    """
+    lengths = np.sqrt(np.einsum("ij,ij->i", images, images, dtype=np.int64))[:, None]
+    return np.divide(images, np.maximum(lengths, 1).astype(np.float32), dtype=np.float32)
+
+
+SCALINGS: dict[str, Callable[[np.ndarray, Dataset], np.ndarray]] = {"standardize": standardize, "unit": unit, "l2": l2}
 """Name -> function from uint8 [n, features] and the data set to float32 [n, features]."""
 
 

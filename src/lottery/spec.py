@@ -49,7 +49,8 @@ class Data:
     """Data set: mnist, fashion-mnist, kmnist, or mnist-5k (embedded, needs no network)."""
 
     scaling: str = "standardize"
-    """Input scaling: standardize (subtract the data set's mean, divide by its standard deviation)."""
+    """Input scaling: standardize (subtract the data set's mean, divide by its standard deviation), unit (to [0, 1]),
+    or l2 (each image to length 1)."""
 
     validation: int = 5000
     """Training images held out, drawn by seed, to find the early-stopping iteration; 0 for none."""
