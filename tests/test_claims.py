@@ -31,7 +31,7 @@ def made(noise: float = 0.01, branches: tuple[str, ...] = ("reinit", "one_shot",
             offsets = {  # points and factor of iterations against the ticket
                 "rewind": (0.0, 1.0),
                 "reinit": (-0.5 if level >= 7 else -0.39, 2.51),
-                "one_shot": (-0.1, 1.02),
+                "one_shot": (-0.01 * level, 1.02),
                 "continue": (-0.3, 1.3),
             }
             for branch in ("rewind", *branches):
