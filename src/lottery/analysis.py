@@ -50,7 +50,7 @@ class OpenRun(Run):
                     raise LotteryError(f"{self.path}: no {name} {wanted!r} there, only {', '.join(map(str, there))}")
         parts = []
         for row in rows.to_dict("records"):
-            history = self.load(row["branch"], row["replicate"], row["level"]).history
+            history = self.load(row["branch"], row["replicate"], row["level"], row["draw"]).history
             parts.append(pd.DataFrame({name: row[name] for name in [*KEYS, "density"]} | history))
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
