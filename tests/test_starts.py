@@ -24,7 +24,7 @@ def fresh(rng: np.random.Generator) -> Weights:
 
 @pytest.fixture(scope="module")
 def trunk() -> Trunk:
-    """The trunk before its level 2, trained far enough for signs to flip; biases begin at other values than fresh ones."""
+    """The trunk before its level 2, trained far enough for signs to flip; its initial biases are not 0."""
     parts = data.split(data.load("mnist-5k"), "standardize", 500, stream(*KEY, "split"))
     train, recipe = engines.engine("auto", "cpu"), Recipe(learning_rate=0.01, iterations=300, evaluate_every=300)
     initial = fresh(stream(0))
@@ -84,7 +84,8 @@ def test_every_rule_keeps_counts_order_and_types_and_shares_nothing(trunk: Trunk
     for name, mask in trunk.masks.items():
         assert start.masks[name].sum() == mask.sum()
     for name, weight in trunk.initial.items():
-        assert (start.weights[name].shape, start.weights[name].dtype) == (weight.shape, np.float32)
+        assert start.weights[name].shape == weight.shape
+        assert start.weights[name].dtype == np.float32
     for made in (*start.weights.values(), *start.masks.values()):
         for given in (trunk.initial, trunk.masks, trunk.dense, trunk.before):
             assert not any(np.shares_memory(made, array) for array in given.values())

@@ -109,7 +109,8 @@ def reinit_from_ticket(trunk: Trunk) -> Start:
     """Each survivor's weight is drawn, with replacement, from the layer's surviving initial weights: Appendix F.3."""
 
     def draw(name: str, survivors: np.ndarray) -> np.ndarray:
-        return trunk.stream("reinit_from_ticket", name).choice(survivors, survivors.size)
+        drawn: np.ndarray = trunk.stream("reinit_from_ticket", name).choice(survivors, survivors.size)
+        return drawn
 
     return _survivors(trunk, draw)
 
@@ -130,8 +131,9 @@ def noise(trunk: Trunk, multiple: float) -> Start:
 
     def disturb(name: str, survivors: np.ndarray) -> np.ndarray:
         width = multiple * trunk.initial[name].std(dtype=np.float64)
-        rng = trunk.stream(f"noise_{multiple:g}", name)
-        return (survivors + width * rng.standard_normal(survivors.size)).astype(survivors.dtype)
+        drawn = trunk.stream(f"noise_{multiple:g}", name).standard_normal(survivors.size)
+        disturbed: np.ndarray = survivors + width * drawn
+        return disturbed.astype(survivors.dtype)
 
     return _survivors(trunk, disturb)
 
