@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import lottery
-from lottery import analysis
+from lottery import analysis, store
 from lottery.errors import LotteryError
 from lottery.spec import Spec
 
@@ -23,29 +23,37 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> analysis.OpenRun:
         pruning=lottery.Pruning(rate=0.5, layer_rates={"fc3.weight": 0.25}),
         levels=2,
         replicates=2,
+        branches=("reinit:2",),
     )
     return lottery.open_run(lottery.run(spec, runs_dir=tmp_path_factory.mktemp("runs")).path)
 
 
 def test_levels_are_the_rows(finished: analysis.OpenRun) -> None:
     levels = finished.levels()
-    assert len(levels) == 6
+    assert len(levels) == 2 * 3 + 2 * 2 * 2
     for row, ours in zip(finished.rows(), levels.to_dict("records"), strict=True):
         assert {name: ours[name] for name in row} == row
-    assert (levels["draw"] == 0).all()
+    assert levels["draw"].tolist() == 6 * [0] + 4 * [0, 1]
     pd.testing.assert_frame_equal(analysis.read_levels(finished.path / "levels.csv")[levels.columns], levels)
 
 
 def test_history_is_every_evaluation(finished: analysis.OpenRun) -> None:
     history = finished.history()
-    assert history["iteration"].tolist() == 6 * [10, 20, 30]
+    assert history["iteration"].tolist() == 14 * [10, 20, 30]
     saved = finished.load("rewind", 1, 2).history
-    part = finished.history(replicate=1, level=2)
+    part = finished.history("rewind", replicate=1, level=2)
     for name, values in saved.items():
         assert part[name].tolist() == values.tolist()
     assert set(part["replicate"]) == {1}
     assert part["density"].tolist() == 3 * [finished.load("rewind", 1, 2).row["density"]]
-    for wanted, message in (({"branch": "reinit"}, "no branch 'reinit' there, only rewind"), ({"level": 3}, "0, 1, 2")):
+    drawn = finished.history("reinit", replicate=1, level=2)
+    for draw in (0, 1):
+        losses = finished.load("reinit", 1, 2, draw).history["test_loss"]
+        assert drawn.loc[drawn["draw"] == draw, "test_loss"].tolist() == losses.tolist()
+    for wanted, message in (
+        ({"branch": "noise"}, "no branch 'noise' there, only rewind, reinit"),
+        ({"level": 3}, "0, 1"),
+    ):
         with pytest.raises(LotteryError, match=message):
             finished.history(**wanted)
 
@@ -60,6 +68,12 @@ def test_ticket_is_the_saved_ticket(finished: analysis.OpenRun) -> None:
             back = np.zeros(mask.shape, array.dtype)
             back[part["unit"], part["input"]] = part[column]
             assert back.tobytes() == array.tobytes()
+    drawn = finished.ticket(level=2, replicate=1, branch="reinit", draw=1)["start"]
+    assert drawn.abs().sum() == pytest.approx(sum(np.abs(w).sum() for w in _weights(finished.load("reinit", 1, 2, 1))))
+
+
+def _weights(saved: store.SavedLevel) -> list[np.ndarray]:
+    return [saved.start[name] for name in saved.masks]
 
 
 def test_open_run_by_the_beginning_of_its_name(finished: analysis.OpenRun) -> None:

@@ -54,13 +54,13 @@ class OpenRun(Run):
             parts.append(pd.DataFrame({name: row[name] for name in [*KEYS, "density"]} | history))
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
-    def ticket(self, level: int, replicate: int = 0, branch: str | None = None) -> pd.DataFrame:
+    def ticket(self, level: int, replicate: int = 0, branch: str | None = None, draw: int = 0) -> pd.DataFrame:
         """One row per prunable weight: tensor, unit (that it leads to), input (that it comes from), kept (bool),
         start (what it trains from) and trained (what it became), both 0 where it is pruned.
 
-        Of the trunk, or of another branch. Raises LotteryError for a level that is not there.
+        Of the trunk, or of another branch and one of its draws. Raises LotteryError for a level that is not there.
         """
-        saved = self.load(branch or self.spec.start, replicate, level)
+        saved = self.load(branch or self.spec.start, replicate, level, draw)
         parts = []
         for name, mask in saved.masks.items():
             unit, source = np.indices((len(mask), mask[0].size)).reshape(2, -1)

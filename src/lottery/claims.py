@@ -14,9 +14,10 @@ Levels are found by density, so that runs with other pruning rates are judged to
 as in the paper; fractions in the frames that come in (see `lottery.analysis`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import exp, inf, log, nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -228,7 +229,8 @@ def falls_below(levels: pd.DataFrame, branch: str) -> Interval:
     if not below.size or not below[:, -1].all():
         raise LotteryError(f"{branch} is not below the dense network at the last level of every replicate")
     first = [100 * densities(levels)[wanted[i]] for i in below.argmax(axis=1)]
-    return times(interval(np.log(first)))
+    mean, low, high, n = times(interval(np.log(first)))
+    return Interval(mean, low, min(high, 100.0), n)
 
 
 def best_at_the_end(levels: pd.DataFrame) -> Interval:
@@ -391,17 +393,20 @@ CLAIMS = (
 )
 
 
-def markdown(judged: pd.DataFrame, title: str, *, every: bool = True) -> str:
-    """A table of what `judge` found, as Markdown; with every=False only claims with a number of ours."""
+def markdown(judged: pd.DataFrame, title: str) -> str:
+    """What `judge` found, as a Markdown table."""
     lines = [f"## {title}", "", "| claim | paper | ours (95 % interval) | n | verdict |", "|---|---|---|---|---|"]
     for row in judged.to_dict("records"):
-        if not every and pd.isna(row["ours"]):
-            continue
-        ours = "–" if pd.isna(row["ours"]) else f"{row['ours']:.3g}"
-        if not pd.isna(row["low"]):
-            ours += f" ({row['low']:.3g} to {row['high']:.3g})"
         words = f"**{row['verdict']}**"
         words += f", {row['size']} than the paper's" if row["size"] in ("smaller", "larger") else ""
         words += f": {row['note']}" if row["note"] else ""
-        lines.append(f"| {row['claim']} | {row['paper']} | {ours} {row['unit']} | {row['replicates']} | {words} |")
+        lines.append(f"| {row['claim']} | {row['paper']} | {number(row)} | {row['replicates']} | {words} |")
     return "\n".join(lines) + "\n"
+
+
+def number(row: Mapping[Any, Any]) -> str:
+    """Ours, its interval and the unit of a row of `judge`."""
+    if pd.isna(row["ours"]):
+        return "–"
+    interval = "" if pd.isna(row["low"]) else f" ({row['low']:.3g} to {row['high']:.3g})"
+    return f"{row['ours']:.3g}{interval} {row['unit']}"
