@@ -120,25 +120,20 @@ def test_branches_of_a_finished_run_train_alone_and_show_in_table_and_figure(
     finished: Path, tmp_path: Path, words: list[str]
 ) -> None:
     shutil.copytree(finished / "runs", tmp_path / "runs")
-    (tmp_path / "words.toml").write_text((next((tmp_path / "runs").iterdir()) / "spec.toml").read_text())
-    result = call("run", "words.toml", "--levels", "1", "--branches", *words, cwd=tmp_path)
+    (path,) = (tmp_path / "runs").iterdir()
+    (tmp_path / "words.toml").write_text((path / "spec.toml").read_text())
+    levels = range(1, lottery.Run(path).spec.levels + 1)
+    result = call("run", "words.toml", "--branches", *words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     printed = [line.split("  weights")[0] for line in result.stdout.splitlines() if "  weights left" in line]
-    assert sorted(printed) == [
-        "one_shot  replicate 0  level  1",
-        "reinit  replicate 0  draw 1  level  1",
-        "reinit  replicate 0  level  1",
-    ]
-    (path,) = (tmp_path / "runs").iterdir()
+    names = ("one_shot  replicate 0", "reinit  replicate 0  draw 1", "reinit  replicate 0")
+    assert sorted(printed) == [f"{name}  level  {level}" for name in names for level in levels]
     table = call("show", path.name, cwd=tmp_path).stdout
     assert [line.split()[:2] for line in table.splitlines() if line.strip().startswith(("one_shot", "reinit"))] == [
-        ["one_shot", "0"],
-        ["one_shot", "1"],
-        ["reinit", "0"],
-        ["reinit", "1"],
+        [branch, str(level)] for branch in ("one_shot", "reinit") for level in (0, *levels)
     ]
     assert lottery.Run(path).spec.draws == {"reinit": 2, "one_shot": 1}
-    assert "all" in call("list", cwd=tmp_path).stdout
+    assert f"all {1 + 4 * len(levels)}" in call("list", cwd=tmp_path).stdout
     ax = plots.accuracy(lottery.Run(path))
     legend = ax.get_legend()
     assert legend is not None

@@ -104,7 +104,7 @@ def test_a_ticket_trains_to_its_recorded_result(undisturbed: lottery.Run, tmp_pa
 
 
 def test_branches_apply_their_rule_to_each_level_of_the_trunk(undisturbed: lottery.Run) -> None:
-    run, spec = undisturbed, undisturbed.spec
+    run = undisturbed
     for replicate in range(2):
         dense = run.load("rewind", replicate, 0)
         before = dense
@@ -117,9 +117,11 @@ def test_branches_apply_their_rule_to_each_level_of_the_trunk(undisturbed: lotte
             for name, mask in trunk.masks.items():
                 for drawn in draws:
                     assert drawn.masks[name].tobytes() == mask.tobytes()
-                assert not np.isin(draws[0].start[name][mask], [draws[1].start[name], trunk.start[name]]).any()
+                assert (draws[0].start[name] != draws[1].start[name])[mask].mean() > 0.99
+                assert (draws[0].start[name] != trunk.start[name])[mask].mean() > 0.99
                 assert at_once.masks[name].sum() == continued.masks[name].sum() == mask.sum()
-                assert (at_once.masks[name] != mask).any() == (level > 1)
+                if name == "fc1.weight":  # in small layers, both may agree
+                    assert (at_once.masks[name] != mask).any() == (level > 1)
                 kept = at_once.masks[name]
                 assert np.abs(dense.trained[name][~kept]).max() <= np.abs(dense.trained[name][kept]).min()
                 assert at_once.start[name][kept].tobytes() == dense.start[name][kept].tobytes()
@@ -161,7 +163,7 @@ def test_a_branchs_levels_on_disk_are_verified(undisturbed: lottery.Run, tmp_pat
 def test_any_rule_runs_as_the_trunks_and_any_as_its_branch(tiny: Spec, tmp_path: Path) -> None:
     small = replace(tiny, recipe=Recipe(iterations=2, evaluate_every=2))
     for start in STARTS:
-        branches = tuple(name for name in STARTS if name != start)
+        branches = tuple(STARTS)[1:] if start == "rewind" else ("rewind",)
         run = lottery.run(replace(small, start=start, branches=branches), runs_dir=tmp_path)
         assert not run.unfinished(run.spec)
         for level in (1, 2):
@@ -229,7 +231,7 @@ def test_a_run_keeps_to_its_engine(tiny: Spec, tmp_path: Path) -> None:
 def long(undisturbed: lottery.Run, tmp_path_factory: pytest.TempPathFactory) -> lottery.Run:
     """Long enough to be killed six times."""
     spec = replace(
-        undisturbed.spec, levels=5, branches=("reinit:2", "continue"), recipe=Recipe(iterations=1500, evaluate_every=10)
+        undisturbed.spec, levels=4, branches=("reinit", "continue"), recipe=Recipe(iterations=1500, evaluate_every=10)
     )
     return lottery.run(spec, runs_dir=tmp_path_factory.mktemp("long"))
 
