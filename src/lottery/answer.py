@@ -1,0 +1,182 @@
+"""What a run says about its tickets, in a sentence or two: every number from the frames of `lottery.analysis`.
+
+Never more than the evidence carries: a ticket "wins" only where `analysis.winning` says yes, a branch "falls behind"
+only where the interval of the difference lies below 0, and one replicate decides nothing.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from lottery.analysis import curve, densities, differences, interval, unstopped, winning
+
+EARLY, LAST, STOP = "test_accuracy_early_stop", "test_accuracy", "early_stop_iteration"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a report begins with."""
+
+    headline: str
+    details: list[str] = field(default_factory=list)
+    """Sentences that qualify it."""
+    level: int = 0
+    """The level that it is about."""
+
+
+def answer(levels: pd.DataFrame, trunk: str = "rewind") -> Answer:
+    """From the frame of a run, finished or not. An empty frame is answered too."""
+    if levels.empty or (levels["branch"] != trunk).all():
+        return Answer("No level is finished yet.")
+    dense = curve(levels, LAST, trunk, trunk)
+    replicates = len(dense)
+    if list(dense) == [0]:
+        found = interval(100 * dense[0])
+        spread = _range(100 * dense[0], "%") if replicates > 1 else ""
+        return Answer(
+            f"The dense network reaches {found.mean:.2f} % test accuracy{spread}; there is no ticket to compare "
+            "it with yet."
+        )
+    if levels[EARLY].isna().all():
+        return _without_validation(levels, trunk)
+    found = winning(levels, trunk, trunk).set_index("level")
+    found = found[found["n"] > 0]
+    counts = found["winning"].value_counts()
+    if replicates == 1:
+        return _one_replicate(levels, found, trunk)
+    if counts.get("yes", 0):
+        level = int(found.index[found["winning"] == "yes"].max())
+        headline = f"A winning ticket with {share(found.at[level, 'density'])} of the weights: {_facts(levels, found, level, trunk)}."
+    elif counts.get("no", 0) == len(found):
+        level = int((found["accuracy"]).idxmax())
+        headline = (
+            "No winning ticket: at every level tickets are less accurate than the dense network or stop later, "
+            f"beyond doubt. The most accurate, with {share(found.at[level, 'density'])} of the weights: "
+            f"{_facts(levels, found, level, trunk)}."
+        )
+    else:
+        level = _promising(found)
+        headline = (
+            f"No ticket is shown to win, and {_count(counts.get('undecided', 0), 'level')} cannot be decided with "
+            f"{replicates} replicates. With {share(found.at[level, 'density'])} of the weights: "
+            f"{_facts(levels, found, level, trunk)}."
+        )
+    return Answer(headline, [*_verdicts(found), *_branches(levels, trunk), *_unstopped(levels, trunk)], level)
+
+
+def share(density: float) -> str:
+    """A density as percent, with three digits."""
+    return f"{100 * density:.3g} %"
+
+
+def _facts(levels: pd.DataFrame, found: pd.DataFrame, level: int, trunk: str) -> str:
+    """Ticket against dense network at early stop, with intervals."""
+    accuracy, stop = (curve(levels, column, trunk, trunk)[[0, level]].dropna().mean() for column in (EARLY, STOP))
+    row = found.loc[level]
+    sooner = 100 * row["earlier"] / stop[0]
+    how = "sooner" if sooner >= 0 else "later"
+    return (
+        f"{100 * accuracy[level]:.2f} % test accuracy against the dense network’s {100 * accuracy[0]:.2f} % "
+        f"({_signed(row['accuracy'], '.2f')} points{_interval(row, 'accuracy', '.2f')}), "
+        + (
+            f"reached {abs(sooner):.0f} % {how}, at iteration {stop[level]:,.0f} instead of {stop[0]:,.0f}"
+            f"{_interval(row, 'earlier', ',.0f', ' fewer')}"
+            if row["earlier"]
+            else f"reached at the same iteration, {stop[0]:,.0f}"
+        )
+    )
+
+
+def _interval(row: "pd.Series[float]", name: str, form: str, unit: str = "") -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if np.isnan(low):
+        return ""
+    words = f"95 % interval {_signed(low, form)} to {_signed(high, form)}{unit}"
+    return f" ({words})" if unit else f"; {words}"
+
+
+def _signed(value: float, form: str) -> str:
+    text = f"{value:+{form}}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text[1:]
+
+
+def _range(values: "pd.Series[float]", unit: str) -> str:
+    return f" ({values.min():.2f} to {values.max():.2f} {unit} in {len(values)} replicates)"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _verdicts(found: pd.DataFrame) -> list[str]:
+    """How many levels each verdict has: who picks one winner out of many should know of how many."""
+    counts = found["winning"].value_counts()
+    words = {"yes": "winning tickets", "no": "not", "undecided": "undecided"}
+    said = ", ".join(f"{counts[v]} {word}" for v, word in words.items() if v in counts)
+    return [f"Of {_count(len(found), 'pruned level')}: {said}, each judged alone at 95 % confidence."]
+
+
+def _promising(found: pd.DataFrame) -> int:
+    """The sparsest level that is as accurate and as early as the dense network on average, else the most accurate."""
+    good = found.index[(found["accuracy"] >= 0) & (found["earlier"] >= 0)]
+    return int(good.max()) if len(good) else int(found["accuracy"].idxmax())
+
+
+def _one_replicate(levels: pd.DataFrame, found: pd.DataFrame, trunk: str) -> Answer:
+    level = _promising(found)
+    return Answer(
+        f"One replicate cannot tell a winning ticket from chance. With {share(found.at[level, 'density'])} of the "
+        f"weights: {_facts(levels, found, level, trunk)}.",
+        ["Ask for more with --replicates: three or more give intervals and verdicts.", *_unstopped(levels, trunk)],
+        level,
+    )
+
+
+def _without_validation(levels: pd.DataFrame, trunk: str) -> Answer:
+    last = 100 * curve(levels, LAST, trunk, trunk)
+    level = int(last.drop(columns=0).mean().idxmax())
+    difference = differences(levels, LAST, trunk, trunk=trunk).set_index("level").loc[level]
+    known = "" if np.isnan(difference["low"]) else (
+        f"; 95 % interval {_signed(100 * difference['low'], '.2f')} to {_signed(100 * difference['high'], '.2f')}"
+    )
+    return Answer(
+        f"After the last iteration the best tickets, with {share(densities(levels)[level])} of the weights, reach "
+        f"{last[level].mean():.2f} % test accuracy, the dense network {last[0].mean():.2f} % "
+        f"({_signed(100 * difference['mean'], '.2f')} points{known}).",
+        ["Nothing was held out for validation, so nothing stops early and there is no verdict."],
+        level,
+    )
+
+
+def _branches(levels: pd.DataFrame, trunk: str) -> list[str]:
+    """From where each branch is behind the dense network for good, and the trunk itself."""
+    said = []
+    for branch in levels["branch"].unique():
+        found = differences(levels, EARLY, branch, trunk=trunk).set_index("level")
+        found = found[found.index > 0]
+        behind = found["mean"] < 0
+        lasting = behind[::-1].cummin()[::-1]  # here and at all sparser levels
+        sure = found.index[lasting & (found["high"] < 0)]
+        name = "Tickets" if branch == trunk else f"With {branch} they"
+        if len(sure):
+            row = found.loc[sure.min()]
+            said.append(
+                f"{name} are less accurate than the dense network from {share(row['density'])} down "
+                f"({_signed(100 * row['mean'], '.2f')} points there; 95 % interval "
+                f"{_signed(100 * row['low'], '.2f')} to {_signed(100 * row['high'], '.2f')})."
+            )
+        elif len(found) and branch != trunk:
+            said.append(f"{name} are not shown to be less accurate than the dense network at the sparsest level.")
+    return said
+
+
+def _unstopped(levels: pd.DataFrame, trunk: str) -> list[str]:
+    late = unstopped(levels, trunk, trunk)
+    count = int((late[0] > 0).sum())
+    if not count:
+        return []
+    return [
+        f"In {count} of {_count(len(late), 'replicate')} the dense network’s validation loss was lowest at the last "
+        "evaluation: it has not been seen to stop, so train for more iterations before believing “sooner”."
+    ]

@@ -1,0 +1,697 @@
+"""One HTML page that shows a run, or several beside each other: everything inlined, opened from disk.
+
+Python works out every number and writes charts as Plotly's own dicts; `page/report.js` draws them and knows the slider,
+the legend, the theme and the table, but no lottery tickets. What comes from a spec or a file name reaches the page in
+three ways: through Jinja, which escapes; as JSON without "<", so that no "</script>" ends it; or `_plain`, for text
+that Plotly would read as markup.
+
+Accuracies and densities are percent on the page, fractions in the frames.
+"""
+
+import base64
+import html
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from plotly.offline import get_plotlyjs
+
+from lottery import claims
+from lottery.analysis import OpenRun, densities, summary, winning
+from lottery.anatomy import Anatomy, anatomies
+from lottery.answer import Answer, answer, share
+from lottery.errors import LotteryError
+from lottery.plots import BRANCH_COLOURS, COLOURS
+from lottery.spec import PRESETS, Spec, flatten
+from lottery.store import wanted, write
+from lottery.study import RUNS
+
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+"""Lines of the first run, the second, ...: colours are the branches'."""
+
+HISTORY_BYTES = 2_400_000
+"""Of the page that training curves may take: with Plotly's 4.8 MB it stays below 8 MB."""
+
+Trace = dict[str, Any]
+
+
+@dataclass
+class Chart:
+    """A figure: what is always drawn, and what is drawn at one position of the level slider."""
+
+    name: str
+    title: str
+    caption: str
+    says: str
+    """What it shows, in words and numbers, for those who do not see it."""
+    layout: dict[str, Any]
+    traces: list[Trace] = field(default_factory=list)
+    by_level: list[list[Trace]] = field(default_factory=list)
+    says_by_level: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run on the page."""
+
+    run: OpenRun
+    letter: str
+    """A, B, ... where there are several, else nothing."""
+    dash: str
+    levels: pd.DataFrame
+    answer: Answer
+    missing: int
+    """Levels that are not finished."""
+
+    @property
+    def trunk(self) -> str:
+        return self.run.spec.start
+
+    @property
+    def branches(self) -> list[str]:
+        return [] if self.levels.empty else self.levels["branch"].unique().tolist()
+
+    def key(self, branch: str) -> str:
+        return f"{self.letter} {branch}".strip()
+
+    def trace(self, branch: str, **more: Any) -> Trace:
+        """A line of that branch: its colour, this run's dashes; the legend finds it by `meta`."""
+        line = {"color": colour(branch), "dash": self.dash, "width": 2}
+        return {"type": "scatter", "meta": self.key(branch), "name": _plain(self.key(branch)), "line": line, **more}
+
+
+def write_report(runs: Sequence[OpenRun], path: Path) -> Path:
+    """Writes the page of these runs to `path`, all of it or nothing, and returns the path.
+
+    Raises LotteryError for a folder that is not there, a run given twice, more runs than there are kinds of lines, and
+    a damaged run.
+    """
+    if not path.parent.is_dir():
+        raise LotteryError(f"cannot write {path}: there is no folder {path.parent}")
+    names = [run.path.resolve() for run in runs]
+    for run, name in zip(runs, names, strict=True):
+        if names.count(name) > 1:
+            raise LotteryError(f"{run.path} is given twice: give each run once")
+    if len(runs) > len(DASHES):
+        raise LotteryError(f"{len(runs)} runs: at most {len(DASHES)} can be told apart on one page")
+    write(path, page(runs).encode())
+    return path
+
+
+def page(runs: Sequence[OpenRun]) -> str:
+    """The page as HTML."""
+    shown = [_show(run, i, len(runs)) for i, run in enumerate(runs)]
+    levels = sorted({int(level) for s in shown for level in (() if s.levels.empty else s.levels["level"].unique())})
+    arrays = Arrays()
+    overview = [_against_density(shown, *measure) for measure in MEASURES]
+    training = _training(shown, levels, arrays)
+    tickets = [(s, _anatomy(s, levels)) for s in shown if not s.levels.empty]
+    cost = [_against_density(shown, *SECONDS)]
+    overview, training, cost = ([chart for chart in charts if chart.traces] for charts in (overview, training, cost))
+    charts = [*overview, *training, *(c for _, (cs, _) in tickets for c in cs), *cost]
+    first = next((s for s in shown if not s.levels.empty), None)
+    data = {
+        "charts": {chart.name: asdict(chart) for chart in charts},
+        "arrays": arrays.packed,
+        "levels": [_level_label(shown, level) for level in levels],
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lottery", "page"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html").render(
+        shown=shown,
+        title=" and ".join(s.run.path.name for s in shown),
+        overview=overview,
+        training=training,
+        tickets=tickets,
+        cost=cost,
+        cost_says=[_saved(s) for s in shown if not s.levels.empty],
+        keys=[
+            {"key": s.key(branch), "colour": colour(branch), "dash": s.dash} for s in shown for branch in s.branches
+        ],
+        levels=levels,
+        level=levels.index(first.answer.level) if first else 0,
+        table=[row for s in shown for row in _table(s)],
+        claims=[(s, judged) for s in shown if (judged := _claims(s)) is not None],
+        differing=_differing(shown),
+        provenance=[_provenance(s) for s in shown],
+        data=jinja2.utils.markupsafe.Markup(_json(data)),
+        plotly=jinja2.utils.markupsafe.Markup(get_plotlyjs()),
+        style=jinja2.utils.markupsafe.Markup((files("lottery") / "page/report.css").read_text()),
+        script=jinja2.utils.markupsafe.Markup((files("lottery") / "page/report.js").read_text()),
+    )
+
+
+def _show(run: OpenRun, index: int, count: int) -> Shown:
+    levels = run.levels()
+    there = len(levels)
+    return Shown(
+        run,
+        letter="ABCDEF"[index] if count > 1 else "",
+        dash=DASHES[index],
+        levels=levels,
+        answer=answer(levels, run.spec.start),
+        missing=max(0, len(list(wanted(run.spec))) - there),
+    )
+
+
+def colour(branch: str) -> str:
+    return BRANCH_COLOURS.get(branch, "#777777")
+
+
+def _plain(text: str) -> str:
+    """For Plotly, which reads <b> and the like in what it writes."""
+    return html.escape(text)
+
+
+def _json(value: object) -> str:
+    """For a script element: nothing in it can end the element or begin a comment."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _round(values: Iterable[float], digits: int) -> list[float | None]:
+    """For JSON, which has no NaN."""
+    return [None if np.isnan(v) else round(float(v), digits) for v in values]
+
+
+class Arrays:
+    """Long columns of numbers, each once: 16 bits a value, in base64."""
+
+    def __init__(self) -> None:
+        self.packed: list[dict[str, Any]] = []
+        self.index: dict[bytes, int] = {}
+
+    def add(self, values: np.ndarray, step: float) -> int:
+        """Where the page finds them, rounded to multiples of `step`, or of a 65,534th of the largest if that is more.
+
+        Not negative, NaN allowed.
+        """
+        step = max(step, float(np.nanmax(values, initial=0)) / 65534)
+        whole = np.where(np.isnan(values), 65535, np.round(np.nan_to_num(values) / step)).astype("<u2")
+        key = whole.tobytes() + repr(step).encode()
+        if key not in self.index:
+            self.index[key] = len(self.packed)
+            self.packed.append({"step": step, "values": base64.b64encode(whole.tobytes()).decode()})
+        return self.index[key]
+
+
+# --- charts -----------------------------------------------------------------------------------------------------------
+
+MEASURES = (
+    ("accuracy", "test_accuracy_early_stop", "Test accuracy at early stop", "test accuracy (%)"),
+    ("early_stop", "early_stop_iteration", "Early-stopping iteration", "iteration of lowest validation loss"),
+    ("end", "test_accuracy", "Test accuracy after the last iteration", "test accuracy (%)"),
+)
+SECONDS = ("seconds", "seconds", "Seconds to train one level", "seconds")
+"""Name of the chart, column of levels.csv, title, vertical axis."""
+
+
+def _against_density(shown: Sequence[Shown], name: str, column: str, title: str, axis: str) -> Chart:
+    """A column against the weights remaining: means, bands from minimum to maximum, replicates on hover."""
+    percent = "accuracy" in column
+    factor, digits = (100, 2) if percent else (1, 1 if column == "seconds" else 0)
+    unit = " %" if percent else " s" if column == "seconds" else ""
+    bands, lines, said, seen = [], [], [], []
+    for s in shown:
+        if s.levels.empty:
+            continue
+        found = summary(s.levels, column, s.trunk)
+        found = found[(found["n"] > 0) & (found["density"] > 0)]
+        for branch, part in found.groupby("branch", sort=False):
+            branch = str(branch)
+            x = _round(100 * part["density"], 4)
+            mean, low, high = (_round(factor * part[c], digits) for c in ("mean", "min", "max"))
+            text = [
+                f"<b>{_plain(s.key(branch))}</b>, level {level}, {share(d)} of the weights<br>"
+                + _values(s.levels, column, branch if level else s.trunk, level, factor, digits, unit)
+                for level, d in zip(part["level"], part["density"], strict=True)
+            ]
+            ends = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fillcolor": colour(branch), "hoverinfo": "skip"}
+            if len(x) > 1:
+                bands.append(s.trace(branch, **ends, fill="toself", mode="lines", opacity=0.15))
+                bands[-1]["line"] = {"width": 0, "color": colour(branch)}
+            hover = "%{text}<extra></extra>"
+            lines.append(s.trace(branch, x=x, y=mean, text=text, mode="lines+markers", hovertemplate=hover))
+            lines[-1]["marker"] = {"size": 6, "color": colour(branch)}
+            seen += [d for d in x if d]
+            best = int(np.argmax(part["mean"])) if percent else int(np.argmin(part["mean"]))
+            ends_said = dict.fromkeys((0, best, len(x) - 1))
+            points = (f"{mean[i]:,}{unit} with {share(part['density'].iloc[i])} of the weights" for i in ends_said)
+            said.append(f"{s.key(branch)}: {', '.join(points)}.")
+    layout: dict[str, Any] = {"xaxis": density_axis(seen), "yaxis": {"title": {"text": axis}}}
+    if not percent:
+        layout["yaxis"] |= {"rangemode": "tozero", "tickformat": ",~r"}
+    caption = "Mean over replicates, shaded from the lowest to the highest."
+    return Chart(name, title, caption, f"{title} against weights remaining. {' '.join(said)}", layout, bands + lines)
+
+
+def _values(
+    levels: pd.DataFrame, column: str, branch: str, level: int, factor: float, digits: int, unit: str
+) -> str:
+    """The mean, and each replicate, in words."""
+    rows = levels[(levels["branch"] == branch) & (levels["level"] == level)]
+    each = factor * rows.groupby("replicate")[column].mean().dropna()
+    words = f"mean {each.mean():,.{digits}f}{unit}"
+    return words + "".join(f"<br>replicate {r}: {v:,.{digits}f}{unit}" for r, v in each.items())
+
+
+def density_axis(percents: Sequence[float]) -> dict[str, Any]:
+    """Logarithmic, decreasing, a tick at one in so many of the densities, as in the paper."""
+    there = sorted({round(x, 3) for x in percents}, reverse=True) or [100.0]
+    ticks = there[:: max(1, -(-len(there) // 7))]
+    ends = [float(np.log10(max(there) * 1.12)), float(np.log10(min(there) / 1.12))]
+    return {
+        "type": "log",
+        "title": {"text": "weights remaining (%)"},
+        "range": ends,
+        "tickvals": ticks,
+        "ticktext": [f"{x:.3g}" for x in ticks],
+    }
+
+
+def _training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> list[Chart]:
+    """Validation loss and test accuracy while training: a curve for each replicate and draw, at the slider's level."""
+    history = {s.letter: s.run.history() for s in shown if not s.levels.empty}
+    numbers = 2 * sum(len(h) for h in history.values())
+    every = max(1, -(-numbers * 8 // (3 * HISTORY_BYTES)))
+    charts = []
+    for name, column, stop, title, axis in (
+        ("training_loss", "validation_loss", "validation_loss_min", "Validation loss", "validation loss (nats)"),
+        ("training_accuracy", "test_accuracy", "test_accuracy_early_stop", "Test accuracy", "test accuracy (%)"),
+    ):
+        if all(h[column].isna().all() for h in history.values()):
+            continue
+        loss = "loss" in column
+        factor, step, form = (1, 1e-5, ".4f") if loss else (100, 0.01, ".2f")
+        dense: list[Trace] = []
+        by_level: list[list[Trace]] = [[] for _ in levels]
+        says = [f"{title} against training iteration at level {level}." for level in levels]
+        for s in shown:
+            if s.letter not in history:
+                continue
+            for (branch, level), part in history[s.letter].groupby(["branch", "level"], sort=False):
+                at = levels.index(level)
+                for (replicate, draw), one in part.groupby(["replicate", "draw"], sort=False):
+                    keep = (np.arange(len(one)) % every == 0) | (np.arange(len(one)) == len(one) - 1)
+                    label = f"{s.key(branch)}, replicate {replicate}" + (f", draw {draw}" if draw else "")
+                    curve = s.trace(
+                        branch,
+                        x=arrays.add(one["iteration"].to_numpy(float)[keep], 1.0),
+                        y=arrays.add(factor * one[column].to_numpy()[keep], step),
+                        mode="lines",
+                        hovertemplate=f"iteration %{{x:,}}: %{{y:{form}}}<extra>{_plain(label)}</extra>",
+                    )
+                    curve["line"] |= {"width": 1.3}
+                    if level == 0:
+                        dense.append(curve | {"line": {"color": "dense", "dash": s.dash, "width": 1}})
+                    by_level[at].append(curve)
+                rows = s.levels[(s.levels["branch"] == branch) & (s.levels["level"] == level)].dropna(subset=[stop])
+                if len(rows):
+                    x, y = rows["early_stop_iteration"], factor * rows[stop]
+                    hover = f"early stop: iteration %{{x:,}}, %{{y:{form}}}<extra>{_plain(s.key(branch))}</extra>"
+                    mark = {"size": 10, "symbol": "circle", "color": colour(branch), "line": {"width": 2}}
+                    points = {"x": _round(x, 0), "y": _round(y, 5), "marker": mark, "hovertemplate": hover}
+                    by_level[at].append(s.trace(branch, mode="markers", **points))
+                    says[at] += f" {s.key(branch)} stops at iteration {x.mean():,.0f} with {y.mean():{form}} on average."
+        whole = pd.concat(history.values())
+        last = int(whole["iteration"].max())
+        settled = factor * whole.loc[whole["iteration"] >= last / 50, column].dropna()
+        low, high = settled.min(), settled.max()
+        margin = 0.04 * (high - low) or 0.01
+        span: list[float] = [low - margin, high + margin]
+        if loss:
+            span = [float(np.log10(v)) for v in (0.93 * low, 1.07 * high)]
+        first = int(whole["iteration"].min())
+        caption = (
+            "One line per replicate, early stop marked"
+            + ("; the dense network (level 0) in grey." if len(levels) > 1 else ".")
+            + (f" Every {every}th evaluation is drawn, and the last." if every > 1 else "")
+        )
+        layout = {
+            "xaxis": {
+                "type": "log",
+                "title": {"text": "training iteration"},
+                "range": [float(np.log10(0.9 * max(first, last / 300))), float(np.log10(1.05 * last))],
+                "tickvals": (ticks := _ticks(first, last)),
+                "ticktext": [f"{x:,}" for x in ticks],
+            },
+            "yaxis": {"title": {"text": axis}, "range": [round(v, 4) for v in span]} | ({"type": "log"} if loss else {}),
+        }
+        if loss:
+            layout["yaxis"] |= {"tickvals": (ticks := _ticks(low, high)), "ticktext": [f"{x:g}" for x in ticks]}
+        charts.append(Chart(name, title, caption, says[0], layout, dense, by_level, says))
+    return charts
+
+
+def _ticks(low: float, high: float) -> list[Any]:
+    """1, 2 and 5 times powers of ten."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    there = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    return [int(x) if x >= 1 else x for x in there if 0.8 * low <= x <= 1.05 * high]
+
+
+LAYER_DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def _anatomy(s: Shown, levels: Sequence[int]) -> tuple[list[Chart], list[list[dict[str, Any]]]]:
+    """The charts of the trunk's tickets, and for each position of the slider the rows of the layers' table."""
+    found = {a.level: a for a in anatomies(s.run)}
+    if not found:
+        return [], []
+    at = [found[max(there for there in found if there <= max(level, min(found)))] for level in levels]
+    density = densities(s.levels)
+    first = at[0]
+    name = f"{s.letter or 'run'}_"
+    charts = []
+    if first.pixels is not None:
+        charts.append(_pixel_chart(name, at))
+    charts.append(_unit_chart(name, at))
+    charts += [_weight_chart(name, at, i) for i in range(len(first.layers))]
+    if len(found) > 1:
+        charts.append(_layer_chart(name, found, at, density))
+    if any(a.overlap for a in found.values()):
+        charts.append(_overlap_chart(name, found, density))
+    tables = [
+        [
+            {
+                "name": layer.name,
+                "kept": f"{layer.kept:,.0f}",
+                "total": f"{layer.total:,}",
+                "density": share(layer.density),
+                "units": layer.units,
+                "dead": f"{layer.dead:.3g}",
+                "median": f"{np.median(layer.into):.3g}",
+                "range": f"{layer.into.min():.3g}–{layer.into.max():.3g}",
+            }
+            for layer in a.layers
+        ]
+        for a in at
+    ]
+    return charts, tables
+
+
+def _pixel_chart(name: str, at: Sequence[Anatomy]) -> Chart:
+    by_level, says = [], []
+    for a in at:
+        assert a.pixels is not None
+        hover = "row %{y}, column %{x}: %{z} connections<extra></extra>"
+        z = [_round(row, 1) for row in a.pixels]
+        by_level.append([{"type": "heatmap", "z": z, "colorscale": "ink", "zmin": 0, "hovertemplate": hover}])
+        by_level[-1][0]["colorbar"] = {"thickness": 10, "len": 0.9, "outlinewidth": 0}
+        none = int((a.pixels == 0).sum())
+        says.append(
+            f"Level {a.level}: {none} of {a.pixels.size} input pixels have no connection; a pixel has "
+            f"{a.pixels.mean():.3g} on average and {a.pixels.max():.3g} at most."
+        )
+    bare = {"showgrid": False, "showticklabels": False, "ticks": "", "zeroline": False, "showline": False}
+    layout = {"xaxis": bare | {"constrain": "domain"}, "yaxis": bare | {"scaleanchor": "x", "autorange": "reversed"}}
+    caption = "Connections from each input pixel to the first layer, mean over replicates. Blank: none."
+    return Chart(f"{name}pixels", "What the ticket looks at", caption, says[0], layout, [], by_level, says)
+
+
+def _unit_chart(name: str, at: Sequence[Anatomy]) -> Chart:
+    by_level, says = [], []
+    for a in at:
+        traces: list[Trace] = []
+        for i, layer in enumerate(a.layers):
+            inputs = layer.total // layer.units
+            y = _round(100 * layer.into / inputs, 2)
+            x = _round(100 * (np.arange(layer.units) + 0.5) / layer.units, 1)
+            traces.append(_layer_trace(i, layer.name, x=x, y=y, mode="lines"))
+            traces[-1]["hovertemplate"] = "%{y} % of its connections left<extra>" + _plain(layer.name) + "</extra>"
+        by_level.append(traces)
+        says.append(
+            f"Level {a.level}: "
+            + "; ".join(
+                f"{layer.name} has {layer.dead:.3g} dead of {layer.units} units, with a median of "
+                f"{np.median(layer.into):.3g} connections into a unit"
+                for layer in a.layers
+            )
+            + "."
+        )
+    layout = {
+        "xaxis": {"title": {"text": "units, most connected first (%)"}, "range": [0, 100]},
+        "yaxis": {"title": {"text": "connections left (%)"}, "rangemode": "tozero"},
+        "showlegend": True,
+    }
+    caption = "Share of the connections into each unit that are left, unit by unit, mean over replicates."
+    return Chart(f"{name}units", "How connected its units are", caption, says[0], layout, [], by_level, says)
+
+
+def _layer_trace(i: int, name: str, **more: Any) -> Trace:
+    line = {"color": COLOURS[i % 6], "dash": LAYER_DASHES[i % 4], "width": 2}
+    return {"type": "scatter", "name": _plain(name.removesuffix(".weight")), "line": line, **more}
+
+
+def _weight_chart(name: str, at: Sequence[Anatomy], i: int) -> Chart:
+    layer = at[0].layers[i].name
+    by_level, says = [], []
+    widest = 0.0
+    for a in at:
+        h = a.layers[i].weights
+        x = _round(h.middles, 4)
+        traces = [
+            {"y": _round(h.start, 3), "name": "initial", "line": {"color": "dense", "width": 1.5, "shape": "hvh"}},
+            {"y": _round(h.trained, 3), "name": "trained", "line": {"color": COLOURS[0], "width": 2, "shape": "hvh"}},
+        ]
+        hover = "weight %{x}: %{y} % of the survivors"
+        by_level.append([{"type": "scatter", "mode": "lines", "x": x, "hovertemplate": hover} | t for t in traces])
+        if len(x):
+            inside = np.cumsum(h.trained)
+            ends = h.middles[[np.searchsorted(inside, 0.1), min(len(x) - 1, int(np.searchsorted(inside, 99.9)))]]
+            widest = max(widest, *abs(ends))
+            spread = [float(np.sqrt(max(0, (h.middles**2 @ part) / 100))) for part in (h.start, h.trained)]
+            says.append(
+                f"Level {a.level}: the survivors of {layer} began with a root mean square of {spread[0]:.2g} and "
+                f"ended with {spread[1]:.2g}."
+            )
+        else:
+            says.append(f"Level {a.level}: {layer} has no survivors.")
+    layout = {
+        "xaxis": {"title": {"text": "weight"}, "range": [-round(widest, 3), round(widest, 3)]},
+        "yaxis": {"title": {"text": "survivors (%)"}, "rangemode": "tozero"},
+        "showlegend": True,
+    }
+    title = f"Survivors of {layer}"
+    return Chart(f"{name}weights_{i}", title, "By weight, all replicates.", says[0], layout, [], by_level, says)
+
+
+def _layer_chart(name: str, found: dict[int, Anatomy], at: Sequence[Anatomy], density: dict[Any, float]) -> Chart:
+    traces, said = [], []
+    for i, layer in enumerate(found[min(found)].layers):
+        shares = [100 * a.layers[i].density for a in found.values()]
+        hover = "level %{x}: %{y:.3g} %<extra>" + _plain(layer.name) + "</extra>"
+        x = [*found]
+        trace = _layer_trace(i, layer.name, x=x, y=_round(shares, 4), mode="lines+markers", hovertemplate=hover)
+        traces.append(trace | {"marker": {"size": 5}})
+        said.append(f"{layer.name} from {shares[0]:.3g} % to {shares[-1]:.3g} %")
+    ticks = [x for x in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if x >= 50 * min(density.values())]
+    layout = {
+        "xaxis": {"title": {"text": "level (times pruned)"}, "tickformat": "d"},
+        "yaxis": {"type": "log", "title": {"text": "weights remaining (%)"}, "tickvals": ticks},
+        "showlegend": True,
+    }
+    layout["yaxis"]["ticktext"] = [f"{x:g}" for x in ticks]
+    by_level = [
+        [{"type": "scatter", "x": [a.level, a.level], "y": [min(ticks) / 2, 100], "mode": "lines", "hoverinfo": "skip"}]
+        for a in at
+    ]
+    for (line,) in by_level:
+        line |= {"line": {"color": "dense", "width": 1}, "showlegend": False, "cliponaxis": True}
+    low = min((d for a in found.values() for layer in a.layers if (d := layer.density) > 0), default=1.0)
+    layout["yaxis"]["range"] = [float(np.log10(80 * low)), 2.06]
+    says = f"Weights remaining of each layer by level: {'; '.join(said)}."
+    return Chart(f"{name}layers", "Weights left in each layer", "The slider’s level in grey.", says, layout, traces, by_level)
+
+
+def _overlap_chart(name: str, found: dict[int, Anatomy], density: dict[Any, float]) -> Chart:
+    there = [(100 * density[level], a.overlap) for level, a in found.items() if a.overlap and density[level] > 0]
+    x = [round(d, 4) for d, _ in there]
+    mean, low, high, chance = (_round([100 * getattr(o, c) for _, o in there], 3) for c in ("mean", "min", "max", "chance"))
+    line = {"type": "scatter", "x": x}
+    traces = [
+        line | {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "mode": "lines", "hoverinfo": "skip"},
+        line | {"y": chance, "name": "by chance", "mode": "lines", "line": {"color": "dense", "dash": "dash", "width": 2}},
+        line | {"y": mean, "name": "two replicates", "mode": "lines+markers", "line": {"color": COLOURS[0], "width": 2}},
+    ]
+    traces[0] |= {"fillcolor": COLOURS[0], "opacity": 0.15, "line": {"width": 0, "color": COLOURS[0]}, "showlegend": False}
+    traces[2] |= {"marker": {"size": 5}}
+    for trace in traces[1:]:
+        trace["hovertemplate"] = "%{x:.3g} % of the weights: %{y:.3g} % shared"
+    layout = {
+        "xaxis": density_axis(x),
+        "yaxis": {"title": {"text": "share of a ticket (%)"}, "rangemode": "tozero"},
+        "showlegend": True,
+    }
+    last = there[-1][1]
+    assert last is not None
+    says = (
+        f"With {x[-1]:.3g} % of the weights two replicates’ tickets share {100 * last.mean:.3g} % of them; random masks "
+        f"with as many weights in each layer would share {100 * last.chance:.3g} %."
+    )
+    caption = "Weights of one replicate’s ticket that another’s has too: mean over pairs, lowest to highest."
+    return Chart(f"{name}overlap", "Do replicates find the same ticket?", caption, says, layout, traces)
+
+
+# --- words and tables -------------------------------------------------------------------------------------------------
+
+
+def _level_label(shown: Sequence[Shown], level: int) -> str:
+    there = [(s.letter, densities(s.levels).get(level)) for s in shown if not s.levels.empty]
+    return ", ".join(f"{letter} {share(d)}".strip() for letter, d in there if d is not None) + " of the weights"
+
+
+def _saved(s: Shown) -> str:
+    """The cost of what there is, against training each level for as long as the dense network took."""
+    seconds = s.levels["seconds"]
+    dense = seconds[s.levels["level"] == 0].mean()
+    words = f"{s.letter}: " if s.letter else ""
+    words += f"{len(seconds)} networks were trained in {duration(seconds.sum())}"
+    if np.isnan(dense) or len(seconds) == (s.levels["level"] == 0).sum():
+        return words + "."
+    whole = dense * len(seconds)
+    saved = 1 - seconds.sum() / whole
+    words += f"; each at the dense network’s cost, they would have taken {duration(whole)}: "
+    engines = ", ".join(s.levels["engine"].unique())
+    return words + (
+        f"sparse training saved {100 * saved:.0f} % of the time (engine: {engines})."
+        if saved > 0.01
+        else f"no time was saved (engine: {engines})."
+    )
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds % 60:.0f} s"
+
+
+def _table(s: Shown) -> list[dict[str, Any]]:
+    """One row per branch and level: means with the lowest and highest replicate, and the verdict."""
+    if s.levels.empty:
+        return []
+    columns = {}
+    for column in ("early_stop_iteration", "test_accuracy_early_stop", "test_accuracy", "train_accuracy", "seconds"):
+        columns[column] = summary(s.levels, column, s.trunk).set_index(["branch", "level"])
+    there = s.levels.groupby(["branch", "level"], sort=False)["density"].mean()
+    verdicts = {}
+    for branch in s.branches:
+        found = winning(s.levels, branch, s.trunk)
+        verdicts |= {(branch, row["level"]): row["winning"] for row in found.to_dict("records")}
+    rows = []
+    for (branch, level), density in there.items():
+        cells = []
+        for column, found in columns.items():
+            row = found.loc[(branch, level)]
+            factor, form = (100, ".2f") if "accuracy" in column else (1, ",.1f" if column == "seconds" else ",.0f")
+            cells.append(_cell(*(factor * row[c] for c in ("mean", "min", "max")), int(row["n"]), form))
+        rows.append(
+            {
+                "key": s.key(branch),
+                "colour": colour(branch),
+                "level": level,
+                "density": round(100 * density, 4),
+                "weights": f"{100 * density:.2f}",
+                "cells": cells,
+                "verdict": verdicts.get((branch, level), ""),
+            }
+        )
+    return rows
+
+
+def _cell(mean: float, low: float, high: float, n: int, form: str) -> dict[str, Any]:
+    if np.isnan(mean):
+        return {"value": "", "mean": "–", "range": ""}
+    return {
+        "value": round(float(mean), 6),
+        "mean": f"{mean:{form}}",
+        "range": f"{low:{form}}–{high:{form}}" if n > 1 else "",
+    }
+
+
+def _claims(s: Shown) -> list[dict[str, Any]] | None:
+    """The paper's claims, if this is the main run of its study: whatever its iterations, seed and extent."""
+    planned = RUNS["main"].sized(s.run.spec.recipe.iterations, 1)
+    if replace(planned, seed=s.run.spec.seed).identity() != s.run.spec.identity():
+        return None
+    return [row | {"number": claims.number(row)} for row in claims.judge(s.levels).to_dict("records")]
+
+
+def _differing(shown: Sequence[Shown]) -> list[tuple[str, list[str]]]:
+    """Setting -> its value in each run, where they differ."""
+    specs = [flatten(s.run.spec) for s in shown]
+    values = {name: [_value(spec[name]) for spec in specs] for name in specs[0]}
+    values["engine"] = [s.run.info["engine"] for s in shown]
+    values["device"] = [s.run.info["device"] for s in shown]
+    return [(name, each) for name, each in values.items() if len(set(each)) > 1]
+
+
+def _value(value: object) -> str:
+    return json.dumps(value) if isinstance(value, list | dict) else str(value)
+
+
+def command(spec: Spec, engine: str, device: str) -> str:
+    """The command that makes this run: the preset that it differs least from, and the settings that differ."""
+    preset = min(PRESETS, key=lambda name: len(PRESETS[name].differences(spec)))
+    words = ["lottery", "run", preset]
+    for name, (_, value) in PRESETS[preset].differences(spec).items():
+        words.append(f"--{name.replace('_', '-')}")
+        if isinstance(value, dict):
+            words += [str(word) for pair in value.items() for word in pair]
+        else:
+            words += map(str, value) if isinstance(value, list) else [str(value)]
+    return shlex.join([*words, "--engine", engine, "--device", device])
+
+
+def _provenance(s: Shown) -> dict[str, Any]:
+    run, spec = s.run, s.run.spec
+    last = run.info["sessions"][-1] if run.info["sessions"] else {}
+    return {
+        "name": run.path.name,
+        "letter": s.letter,
+        "command": command(spec, run.info["engine"], run.info["device"]),
+        "facts": [
+            ("Network", f"{spec.model.name}, initial weights {spec.model.init}"),
+            ("Data", f"{spec.data.name}, inputs scaled by {spec.data.scaling}, {spec.data.validation:,} held out"),
+            ("Seeds", _seeds(spec)),
+            ("Engine", f"{run.info['engine']} on {run.info['device']}"),
+            ("Machine", f"{last.get('processor', '?')}, {last.get('cores', '?')} cores, {last.get('platform', '?')}"),
+            ("Versions", ", ".join(f"{n} {v}" for n, v in _versions(last).items())),
+        ],
+        "checksums": run.info["data"],
+        "toml": spec.to_toml(),
+        "toml_link": _link("text/plain", spec.to_toml()),
+        "csv_link": _link("text/csv", run.table()),
+        "sessions": [
+            {
+                "started": session.get("started", ""),
+                "command": shlex.join([Path(w).name if i == 0 else w for i, w in enumerate(session.get("command", []))]),
+                "versions": ", ".join(f"{n} {v}" for n, v in _versions(session).items()),
+                "machine": f"{session.get('processor', '?')}, {session.get('platform', '?')}",
+            }
+            for session in run.info["sessions"]
+        ],
+    }
+
+
+def _seeds(spec: Spec) -> str:
+    if spec.replicates == 1:
+        return f"{spec.seed}, replicate 0"
+    return f"{spec.seed}, replicates 0 to {spec.replicates - 1}: each has its own random streams"
+
+
+def _versions(session: dict[str, Any]) -> dict[str, str]:
+    return {"Python": session.get("python", "?"), **session.get("versions", {})}
+
+
+def _link(kind: str, text: str) -> str:
+    """A file inside the page."""
+    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
