@@ -47,22 +47,21 @@ def answer(levels: pd.DataFrame, trunk: str = "rewind") -> Answer:
         return _one_replicate(levels, found, trunk)
     if counts.get("yes", 0):
         level = int(found.index[found["winning"] == "yes"].max())
-        headline = f"A winning ticket with {share(found.at[level, 'density'])} of the weights: {_facts(levels, found, level, trunk)}."
+        opening = "A winning ticket with"
     elif counts.get("no", 0) == len(found):
-        level = int((found["accuracy"]).idxmax())
-        headline = (
-            "No winning ticket: at every level tickets are less accurate than the dense network or stop later, "
-            f"beyond doubt. The most accurate, with {share(found.at[level, 'density'])} of the weights: "
-            f"{_facts(levels, found, level, trunk)}."
+        level = int(found["accuracy"].idxmax())
+        opening = (
+            "No winning ticket: at every level tickets are less accurate than the dense network or stop later. "
+            "The most accurate has"
         )
     else:
         level = _promising(found)
-        headline = (
-            f"No ticket is shown to win, and {_count(counts.get('undecided', 0), 'level')} cannot be decided with "
-            f"{replicates} replicates. With {share(found.at[level, 'density'])} of the weights: "
-            f"{_facts(levels, found, level, trunk)}."
-        )
-    return Answer(headline, [*_verdicts(found), *_branches(levels, trunk), *_unstopped(levels, trunk)], level)
+        opening = f"No ticket is shown to win with {replicates} replicates. With"
+    return Answer(
+        f"{opening} {_facts(levels, found, level, trunk)}.",
+        [_margins(found, level), _verdicts(found), *_branches(levels, trunk), *_unstopped(levels, trunk)],
+        level,
+    )
 
 
 def share(density: float) -> str:
@@ -71,29 +70,30 @@ def share(density: float) -> str:
 
 
 def _facts(levels: pd.DataFrame, found: pd.DataFrame, level: int, trunk: str) -> str:
-    """Ticket against dense network at early stop, with intervals."""
+    """Ticket against dense network at early stop: means over the replicates that have both."""
     accuracy, stop = (curve(levels, column, trunk, trunk)[[0, level]].dropna().mean() for column in (EARLY, STOP))
-    row = found.loc[level]
-    sooner = 100 * row["earlier"] / stop[0]
-    how = "sooner" if sooner >= 0 else "later"
+    sooner = round(100 * (1 - stop[level] / stop[0]))
+    when = f"{abs(sooner)} % {'sooner' if sooner > 0 else 'later'}" if sooner else "as soon"
     return (
-        f"{100 * accuracy[level]:.2f} % test accuracy against the dense network’s {100 * accuracy[0]:.2f} % "
-        f"({_signed(row['accuracy'], '.2f')} points{_interval(row, 'accuracy', '.2f')}), "
-        + (
-            f"reached {abs(sooner):.0f} % {how}, at iteration {stop[level]:,.0f} instead of {stop[0]:,.0f}"
-            f"{_interval(row, 'earlier', ',.0f', ' fewer')}"
-            if row["earlier"]
-            else f"reached at the same iteration, {stop[0]:,.0f}"
-        )
+        f"{share(found.at[level, 'density'])} of the weights: {100 * accuracy[level]:.2f} % test accuracy against the "
+        f"dense network’s {100 * accuracy[0]:.2f} %, reached {when}"
     )
 
 
-def _interval(row: "pd.Series[float]", name: str, form: str, unit: str = "") -> str:
+def _margins(found: pd.DataFrame, level: int) -> str:
+    """What the headline's numbers are worth."""
+    row = found.loc[level]
+    words = f"That is {_signed(row['accuracy'], '.2f')} points of accuracy{_interval(row, 'accuracy', '.2f')} and "
+    words += f"{_signed(-row['earlier'], ',.0f')} iterations to early stop"
+    late = row[["earlier_high", "earlier_low"]]
+    if not late.isna().any():
+        words += f" (95 % interval {_signed(-late.iloc[0], ',.0f')} to {_signed(-late.iloc[1], ',.0f')})"
+    return f"{words}; means of {int(row['n'])} replicates."
+
+
+def _interval(row: "pd.Series[float]", name: str, form: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    if np.isnan(low):
-        return ""
-    words = f"95 % interval {_signed(low, form)} to {_signed(high, form)}{unit}"
-    return f" ({words})" if unit else f"; {words}"
+    return "" if np.isnan(low) else f" (95 % interval {_signed(low, form)} to {_signed(high, form)})"
 
 
 def _signed(value: float, form: str) -> str:
@@ -109,12 +109,12 @@ def _count(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def _verdicts(found: pd.DataFrame) -> list[str]:
+def _verdicts(found: pd.DataFrame) -> str:
     """How many levels each verdict has: who picks one winner out of many should know of how many."""
     counts = found["winning"].value_counts()
     words = {"yes": "winning tickets", "no": "not", "undecided": "undecided"}
     said = ", ".join(f"{counts[v]} {word}" for v, word in words.items() if v in counts)
-    return [f"Of {_count(len(found), 'pruned level')}: {said}, each judged alone at 95 % confidence."]
+    return f"Of {_count(len(found), 'pruned level')}: {said}, each judged alone at 95 % confidence."
 
 
 def _promising(found: pd.DataFrame) -> int:
@@ -126,8 +126,7 @@ def _promising(found: pd.DataFrame) -> int:
 def _one_replicate(levels: pd.DataFrame, found: pd.DataFrame, trunk: str) -> Answer:
     level = _promising(found)
     return Answer(
-        f"One replicate cannot tell a winning ticket from chance. With {share(found.at[level, 'density'])} of the "
-        f"weights: {_facts(levels, found, level, trunk)}.",
+        f"One replicate cannot tell a winning ticket from chance. With {_facts(levels, found, level, trunk)}.",
         ["Ask for more with --replicates: three or more give intervals and verdicts.", *_unstopped(levels, trunk)],
         level,
     )
@@ -137,8 +136,12 @@ def _without_validation(levels: pd.DataFrame, trunk: str) -> Answer:
     last = 100 * curve(levels, LAST, trunk, trunk)
     level = int(last.drop(columns=0).mean().idxmax())
     difference = differences(levels, LAST, trunk, trunk=trunk).set_index("level").loc[level]
-    known = "" if np.isnan(difference["low"]) else (
-        f"; 95 % interval {_signed(100 * difference['low'], '.2f')} to {_signed(100 * difference['high'], '.2f')}"
+    known = (
+        ""
+        if np.isnan(difference["low"])
+        else (
+            f"; 95 % interval {_signed(100 * difference['low'], '.2f')} to {_signed(100 * difference['high'], '.2f')}"
+        )
     )
     return Answer(
         f"After the last iteration the best tickets, with {share(densities(levels)[level])} of the weights, reach "
@@ -158,16 +161,16 @@ def _branches(levels: pd.DataFrame, trunk: str) -> list[str]:
         behind = found["mean"] < 0
         lasting = behind[::-1].cummin()[::-1]  # here and at all sparser levels
         sure = found.index[lasting & (found["high"] < 0)]
-        name = "Tickets" if branch == trunk else f"With {branch} they"
+        name = "Tickets are" if branch == trunk else f"Branch {branch} is"
         if len(sure):
             row = found.loc[sure.min()]
             said.append(
-                f"{name} are less accurate than the dense network from {share(row['density'])} down "
+                f"{name} less accurate than the dense network from {share(row['density'])} of the weights down "
                 f"({_signed(100 * row['mean'], '.2f')} points there; 95 % interval "
                 f"{_signed(100 * row['low'], '.2f')} to {_signed(100 * row['high'], '.2f')})."
             )
         elif len(found) and branch != trunk:
-            said.append(f"{name} are not shown to be less accurate than the dense network at the sparsest level.")
+            said.append(f"{name} not shown to be less accurate than the dense network at the sparsest level.")
     return said
 
 

@@ -55,6 +55,8 @@ class Chart:
     traces: list[Trace] = field(default_factory=list)
     by_level: list[list[Trace]] = field(default_factory=list)
     says_by_level: list[str] = field(default_factory=list)
+    marks: list[list[float]] = field(default_factory=list)
+    """Where on the horizontal axis the slider's position is."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,12 @@ def page(runs: Sequence[OpenRun]) -> str:
     shown = [_show(run, i, len(runs)) for i, run in enumerate(runs)]
     levels = sorted({int(level) for s in shown for level in (() if s.levels.empty else s.levels["level"].unique())})
     arrays = Arrays()
-    overview = [_against_density(shown, *measure) for measure in MEASURES]
+    overview = [_against_density(shown, levels, *measure) for measure in MEASURES]
     training = _training(shown, levels, arrays)
-    tickets = [(s, _anatomy(s, levels)) for s in shown if not s.levels.empty]
-    cost = [_against_density(shown, *SECONDS)]
+    tickets = [_tickets(s, levels) for s in shown if not s.levels.empty]
+    cost = [_against_density(shown, levels, *SECONDS)]
     overview, training, cost = ([chart for chart in charts if chart.traces] for charts in (overview, training, cost))
-    charts = [*overview, *training, *(c for _, (cs, _) in tickets for c in cs), *cost]
+    charts = [*overview, *training, *(c for t in tickets for c in (*t.charts, *t.weights)), *cost]
     first = next((s for s in shown if not s.levels.empty), None)
     data = {
         "charts": {chart.name: asdict(chart) for chart in charts},
@@ -133,9 +135,7 @@ def page(runs: Sequence[OpenRun]) -> str:
         tickets=tickets,
         cost=cost,
         cost_says=[_saved(s) for s in shown if not s.levels.empty],
-        keys=[
-            {"key": s.key(branch), "colour": colour(branch), "dash": s.dash} for s in shown for branch in s.branches
-        ],
+        keys=[{"key": s.key(branch), "colour": colour(branch), "dash": s.dash} for s in shown for branch in s.branches],
         levels=levels,
         level=levels.index(first.answer.level) if first else 0,
         table=[row for s in shown for row in _table(s)],
@@ -208,15 +208,18 @@ MEASURES = (
     ("accuracy", "test_accuracy_early_stop", "Test accuracy at early stop", "test accuracy (%)"),
     ("early_stop", "early_stop_iteration", "Early-stopping iteration", "iteration of lowest validation loss"),
     ("end", "test_accuracy", "Test accuracy after the last iteration", "test accuracy (%)"),
+    ("train", "train_accuracy", "Training accuracy after the last iteration", "training accuracy (%)"),
 )
 SECONDS = ("seconds", "seconds", "Seconds to train one level", "seconds")
 """Name of the chart, column of levels.csv, title, vertical axis."""
 
 
-def _against_density(shown: Sequence[Shown], name: str, column: str, title: str, axis: str) -> Chart:
+def _against_density(
+    shown: Sequence[Shown], levels: Sequence[int], name: str, column: str, title: str, axis: str
+) -> Chart:
     """A column against the weights remaining: means, bands from minimum to maximum, replicates on hover."""
     percent = "accuracy" in column
-    factor, digits = (100, 2) if percent else (1, 1 if column == "seconds" else 0)
+    factor, digits = (100, 2) if percent else (1, 2 if column == "seconds" else 0)
     unit = " %" if percent else " s" if column == "seconds" else ""
     bands, lines, said, seen = [], [], [], []
     for s in shown:
@@ -248,13 +251,17 @@ def _against_density(shown: Sequence[Shown], name: str, column: str, title: str,
     layout: dict[str, Any] = {"xaxis": density_axis(seen), "yaxis": {"title": {"text": axis}}}
     if not percent:
         layout["yaxis"] |= {"rangemode": "tozero", "tickformat": ",~r"}
-    caption = "Mean over replicates, shaded from the lowest to the highest."
-    return Chart(name, title, caption, f"{title} against weights remaining. {' '.join(said)}", layout, bands + lines)
+    says = f"{title} against weights remaining. {' '.join(said)}"
+    return Chart(name, title, "", says, layout, bands + lines, marks=_marks(shown, levels))
 
 
-def _values(
-    levels: pd.DataFrame, column: str, branch: str, level: int, factor: float, digits: int, unit: str
-) -> str:
+def _marks(shown: Sequence[Shown], levels: Sequence[int]) -> list[list[float]]:
+    """The densities of each level, percent."""
+    there = [densities(s.levels) for s in shown if not s.levels.empty]
+    return [sorted({round(100 * d[level], 4) for d in there if d.get(level)}) for level in levels]
+
+
+def _values(levels: pd.DataFrame, column: str, branch: str, level: int, factor: float, digits: int, unit: str) -> str:
     """The mean, and each replicate, in words."""
     rows = levels[(levels["branch"] == branch) & (levels["level"] == level)]
     each = factor * rows.groupby("replicate")[column].mean().dropna()
@@ -319,7 +326,9 @@ def _training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> 
                     mark = {"size": 10, "symbol": "circle", "color": colour(branch), "line": {"width": 2}}
                     points = {"x": _round(x, 0), "y": _round(y, 5), "marker": mark, "hovertemplate": hover}
                     by_level[at].append(s.trace(branch, mode="markers", **points))
-                    says[at] += f" {s.key(branch)} stops at iteration {x.mean():,.0f} with {y.mean():{form}} on average."
+                    says[at] += (
+                        f" {s.key(branch)} stops at iteration {x.mean():,.0f} with {y.mean():{form}} on average."
+                    )
         whole = pd.concat(history.values())
         last = int(whole["iteration"].max())
         settled = factor * whole.loc[whole["iteration"] >= last / 50, column].dropna()
@@ -342,7 +351,8 @@ def _training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> 
                 "tickvals": (ticks := _ticks(first, last)),
                 "ticktext": [f"{x:,}" for x in ticks],
             },
-            "yaxis": {"title": {"text": axis}, "range": [round(v, 4) for v in span]} | ({"type": "log"} if loss else {}),
+            "yaxis": {"title": {"text": axis}, "range": [round(v, 4) for v in span]}
+            | ({"type": "log"} if loss else {}),
         }
         if loss:
             layout["yaxis"] |= {"tickvals": (ticks := _ticks(low, high)), "ticktext": [f"{x:g}" for x in ticks]}
@@ -360,11 +370,20 @@ def _ticks(low: float, high: float) -> list[Any]:
 LAYER_DASHES = ("solid", "dash", "dot", "dashdot")
 
 
-def _anatomy(s: Shown, levels: Sequence[int]) -> tuple[list[Chart], list[list[dict[str, Any]]]]:
-    """The charts of the trunk's tickets, and for each position of the slider the rows of the layers' table."""
+@dataclass(frozen=True)
+class Tickets:
+    """The anatomy of a run's tickets."""
+
+    shown: Shown
+    charts: list[Chart]
+    weights: list[Chart]
+    """Of each layer."""
+    tables: list[list[dict[str, Any]]]
+    """For each position of the slider, the rows of the layers' table."""
+
+
+def _tickets(s: Shown, levels: Sequence[int]) -> Tickets:
     found = {a.level: a for a in anatomies(s.run)}
-    if not found:
-        return [], []
     at = [found[max(there for there in found if there <= max(level, min(found)))] for level in levels]
     density = densities(s.levels)
     first = at[0]
@@ -373,11 +392,11 @@ def _anatomy(s: Shown, levels: Sequence[int]) -> tuple[list[Chart], list[list[di
     if first.pixels is not None:
         charts.append(_pixel_chart(name, at))
     charts.append(_unit_chart(name, at))
-    charts += [_weight_chart(name, at, i) for i in range(len(first.layers))]
     if len(found) > 1:
         charts.append(_layer_chart(name, found, at, density))
     if any(a.overlap for a in found.values()):
-        charts.append(_overlap_chart(name, found, density))
+        charts.append(_overlap_chart(name, found, at, density))
+    weights = [_weight_chart(name, at, i) for i in range(len(first.layers))]
     tables = [
         [
             {
@@ -386,15 +405,20 @@ def _anatomy(s: Shown, levels: Sequence[int]) -> tuple[list[Chart], list[list[di
                 "total": f"{layer.total:,}",
                 "density": share(layer.density),
                 "units": layer.units,
-                "dead": f"{layer.dead:.3g}",
-                "median": f"{np.median(layer.into):.3g}",
-                "range": f"{layer.into.min():.3g}–{layer.into.max():.3g}",
+                "dead": _one(layer.dead),
+                "median": _one(np.median(layer.into)),
+                "range": f"{_one(layer.into.min())}–{_one(layer.into.max())}",
             }
             for layer in a.layers
         ]
         for a in at
     ]
-    return charts, tables
+    return Tickets(s, charts, weights, tables)
+
+
+def _one(value: float) -> str:
+    """With one digit after the point, where there is anything after it."""
+    return f"{value:,.1f}".removesuffix(".0")
 
 
 def _pixel_chart(name: str, at: Sequence[Anatomy]) -> Chart:
@@ -403,8 +427,8 @@ def _pixel_chart(name: str, at: Sequence[Anatomy]) -> Chart:
         assert a.pixels is not None
         hover = "row %{y}, column %{x}: %{z} connections<extra></extra>"
         z = [_round(row, 1) for row in a.pixels]
-        by_level.append([{"type": "heatmap", "z": z, "colorscale": "ink", "zmin": 0, "hovertemplate": hover}])
-        by_level[-1][0]["colorbar"] = {"thickness": 10, "len": 0.9, "outlinewidth": 0}
+        trace = {"type": "heatmap", "z": z, "zmin": 0, "zmax": float(a.pixels.max()) or 1.0, "colorscale": "ink"}
+        by_level.append([trace | {"hovertemplate": hover, "colorbar": {"thickness": 10, "outlinewidth": 0}}])
         none = int((a.pixels == 0).sum())
         says.append(
             f"Level {a.level}: {none} of {a.pixels.size} input pixels have no connection; a pixel has "
@@ -479,8 +503,7 @@ def _weight_chart(name: str, at: Sequence[Anatomy], i: int) -> Chart:
         "yaxis": {"title": {"text": "survivors (%)"}, "rangemode": "tozero"},
         "showlegend": True,
     }
-    title = f"Survivors of {layer}"
-    return Chart(f"{name}weights_{i}", title, "By weight, all replicates.", says[0], layout, [], by_level, says)
+    return Chart(f"{name}weights_{i}", layer, "", says[0], layout, [], by_level, says)
 
 
 def _layer_chart(name: str, found: dict[int, Anatomy], at: Sequence[Anatomy], density: dict[Any, float]) -> Chart:
@@ -499,53 +522,65 @@ def _layer_chart(name: str, found: dict[int, Anatomy], at: Sequence[Anatomy], de
         "showlegend": True,
     }
     layout["yaxis"]["ticktext"] = [f"{x:g}" for x in ticks]
-    by_level = [
-        [{"type": "scatter", "x": [a.level, a.level], "y": [min(ticks) / 2, 100], "mode": "lines", "hoverinfo": "skip"}]
-        for a in at
-    ]
-    for (line,) in by_level:
-        line |= {"line": {"color": "dense", "width": 1}, "showlegend": False, "cliponaxis": True}
     low = min((d for a in found.values() for layer in a.layers if (d := layer.density) > 0), default=1.0)
     layout["yaxis"]["range"] = [float(np.log10(80 * low)), 2.06]
     says = f"Weights remaining of each layer by level: {'; '.join(said)}."
-    return Chart(f"{name}layers", "Weights left in each layer", "The slider’s level in grey.", says, layout, traces, by_level)
+    return Chart(
+        f"{name}layers",
+        "Weights left in each layer",
+        "Layers pruned at one rate coincide.",
+        says,
+        layout,
+        traces,
+        marks=[[a.level] for a in at],
+    )
 
 
-def _overlap_chart(name: str, found: dict[int, Anatomy], density: dict[Any, float]) -> Chart:
-    there = [(100 * density[level], a.overlap) for level, a in found.items() if a.overlap and density[level] > 0]
+def _overlap_chart(name: str, found: dict[int, Anatomy], at: Sequence[Anatomy], density: dict[Any, float]) -> Chart:
+    """Shared weights as a multiple of chance: the shares themselves mostly follow density."""
+    there = [(100 * density[level], o) for level, a in found.items() if (o := a.overlap) and o.chance > 0]
     x = [round(d, 4) for d, _ in there]
-    mean, low, high, chance = (_round([100 * getattr(o, c) for _, o in there], 3) for c in ("mean", "min", "max", "chance"))
-    line = {"type": "scatter", "x": x}
+    mean, low, high = (_round([getattr(o, c) / o.chance for _, o in there], 3) for c in ("mean", "min", "max"))
+    line = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
     traces = [
-        line | {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "mode": "lines", "hoverinfo": "skip"},
-        line | {"y": chance, "name": "by chance", "mode": "lines", "line": {"color": "dense", "dash": "dash", "width": 2}},
-        line | {"y": mean, "name": "two replicates", "mode": "lines+markers", "line": {"color": COLOURS[0], "width": 2}},
+        line
+        | {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "fillcolor": COLOURS[0], "opacity": 0.15},
+        line
+        | {"x": [x[0], x[-1]], "y": [1, 1], "name": "chance", "line": {"color": "dense", "dash": "dash", "width": 1.5}},
+        line
+        | {"x": x, "y": mean, "name": "tickets", "mode": "lines+markers", "line": {"color": COLOURS[0], "width": 2}},
     ]
-    traces[0] |= {"fillcolor": COLOURS[0], "opacity": 0.15, "line": {"width": 0, "color": COLOURS[0]}, "showlegend": False}
-    traces[2] |= {"marker": {"size": 5}}
-    for trace in traces[1:]:
-        trace["hovertemplate"] = "%{x:.3g} % of the weights: %{y:.3g} % shared"
+    traces[0] |= {"line": {"width": 0, "color": COLOURS[0]}, "showlegend": False}
+    traces[2] |= {
+        "marker": {"size": 6},
+        "text": [
+            f"{d:.3g} % of the weights:<br>two tickets share {100 * o.mean:.3g} %, by chance {100 * o.chance:.3g} %"
+            for d, o in there
+        ],
+        "hovertemplate": "%{text}<extra></extra>",
+        "hoverinfo": "all",
+    }
     layout = {
         "xaxis": density_axis(x),
-        "yaxis": {"title": {"text": "share of a ticket (%)"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "shared weights (multiples of chance)"}, "rangemode": "tozero"},
         "showlegend": True,
     }
     last = there[-1][1]
-    assert last is not None
     says = (
-        f"With {x[-1]:.3g} % of the weights two replicates’ tickets share {100 * last.mean:.3g} % of them; random masks "
-        f"with as many weights in each layer would share {100 * last.chance:.3g} %."
+        f"With {x[-1]:.3g} % of the weights two replicates’ tickets share {100 * last.mean:.3g} % of theirs; random "
+        f"masks with as many weights in each layer would share {100 * last.chance:.3g} %."
     )
-    caption = "Weights of one replicate’s ticket that another’s has too: mean over pairs, lowest to highest."
-    return Chart(f"{name}overlap", "Do replicates find the same ticket?", caption, says, layout, traces)
+    marks = [[round(100 * density[a.level], 4)] for a in at if density[a.level] > 0]
+    return Chart(f"{name}overlap", "Do replicates find the same ticket?", says, says, layout, traces, marks=marks)
 
 
 # --- words and tables -------------------------------------------------------------------------------------------------
 
 
 def _level_label(shown: Sequence[Shown], level: int) -> str:
+    """What the slider says there."""
     there = [(s.letter, densities(s.levels).get(level)) for s in shown if not s.levels.empty]
-    return ", ".join(f"{letter} {share(d)}".strip() for letter, d in there if d is not None) + " of the weights"
+    return f"{level}, " + ", ".join(f"{x} {share(d)}".strip() for x, d in there if d is not None) + " of the weights"
 
 
 def _saved(s: Shown) -> str:
@@ -570,8 +605,10 @@ def _saved(s: Shown) -> str:
 def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.3g} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds % 60:.0f} s"
+    large, small, units = (*divmod(round(seconds), 60), ("min", "s"))
+    if large >= 60:
+        large, small, units = (*divmod(round(seconds / 60), 60), ("h", "min"))
+    return f"{large} {units[0]} {small} {units[1]}"
 
 
 def _table(s: Shown) -> list[dict[str, Any]]:
@@ -647,7 +684,7 @@ def command(spec: Spec, engine: str, device: str) -> str:
         if isinstance(value, dict):
             words += [str(word) for pair in value.items() for word in pair]
         else:
-            words += map(str, value) if isinstance(value, list) else [str(value)]
+            words += map(str, value) if isinstance(value, list | tuple) else [str(value)]
     return shlex.join([*words, "--engine", engine, "--device", device])
 
 
@@ -673,7 +710,9 @@ def _provenance(s: Shown) -> dict[str, Any]:
         "sessions": [
             {
                 "started": session.get("started", ""),
-                "command": shlex.join([Path(w).name if i == 0 else w for i, w in enumerate(session.get("command", []))]),
+                "command": shlex.join(
+                    [Path(w).name if i == 0 else w for i, w in enumerate(session.get("command", []))]
+                ),
                 "versions": ", ".join(f"{n} {v}" for n, v in _versions(session).items()),
                 "machine": f"{session.get('processor', '?')}, {session.get('platform', '?')}",
             }

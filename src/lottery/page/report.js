@@ -57,12 +57,14 @@ function layout(chart) {
     tickfont: { size: 12, color: css("--muted") }, ticks: "outside", ticklen: 4, tickcolor: css("--rule"), minor: { ticks: "" } };
   const title = (given) => ({ ...given, font: { size: 13, color: css("--muted") }, standoff: 8 });
   const { xaxis, yaxis, ...rest } = chart.layout;
+  const here = { type: "line", yref: "paper", y0: 0, y1: 1, layer: "below", line: { color: ink("dense"), width: 1, dash: "dot" } };
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true, hovermode: "closest",
-    margin: { l: 56, r: 12, t: 12, b: 46 }, showlegend: false,
+    margin: { l: 56, r: 18, t: 12, b: 46 }, showlegend: false,
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: css("--ink") },
     legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { size: 12 } },
     hoverlabel: { align: "left", bgcolor: css("--paper"), bordercolor: css("--rule"), font: { color: css("--ink"), size: 12 } },
+    shapes: (chart.marks[place()] ?? []).map((x) => ({ ...here, x0: x, x1: x })),
     ...rest,
     xaxis: { ...axis, showgrid: false, showline: true, ...xaxis, title: title(xaxis.title) },
     yaxis: { ...axis, ...yaxis, title: title(yaxis.title) },
@@ -94,15 +96,18 @@ function drawAll() {
   }
 }
 
-// --- the slider: one level for all charts that have levels
+// --- the slider: one level for the whole page
 function chooseLevel() {
-  document.getElementById("level-label").textContent = `${place()}: ${page.levels[place()]}`;
-  slider.setAttribute("aria-valuetext", `level ${place()}, ${page.levels[place()]}`);
+  if (slider) {
+    document.getElementById("level-label").textContent = page.levels[place()];
+    slider.setAttribute("aria-valuetext", page.levels[place()]);
+  }
+  for (const heading of document.querySelectorAll(".at-level")) heading.textContent = `at level ${page.levels[place()]}`;
   for (const table of document.querySelectorAll("[data-level]")) table.hidden = Number(table.dataset.level) !== place();
 }
 slider?.addEventListener("input", () => {
   chooseLevel();
-  charts.filter((chart) => chart.by_level.length).forEach(draw);
+  charts.forEach(draw);
 });
 
 // --- the legend: a branch is on or off in every chart and in the table
@@ -135,6 +140,6 @@ addEventListener("afterprint", () => { printing = false; drawAll(); });
 dark.addEventListener("change", drawAll);
 narrow.addEventListener("change", drawAll);
 
-if (slider) chooseLevel();
+chooseLevel();
 drawAll();
 document.documentElement.dataset.drawn = "yes";
