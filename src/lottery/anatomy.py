@@ -18,19 +18,19 @@ from lottery.store import Run, SavedLevel
 
 @dataclass(frozen=True)
 class Histogram:
-    """Survivors of a layer, all replicates together, in bins of one width at every level."""
+    """Values of a layer's survivors, all replicates together, in bins of one width."""
 
-    first: int
-    """The first bin begins at `first * width`."""
-    width: float
-    start: np.ndarray
-    """Percent of the survivors by initial weight [bins]."""
-    trained: np.ndarray
-    """Percent of the survivors by trained weight [bins]."""
+    edges: np.ndarray
+    """[bins + 1], from the 0.1 % smallest to the 0.1 % largest: a few far away would leave the others one bin."""
+    counts: np.ndarray
+    """[bins]"""
+    rms: float
+    """Root mean square of all values."""
 
     @property
     def middles(self) -> np.ndarray:
-        return (self.first + np.arange(len(self.start)) + 0.5) * self.width
+        middles: np.ndarray = (self.edges[1:] + self.edges[:-1]) / 2
+        return middles
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,10 @@ class Layer:
     """Units."""
     into: np.ndarray
     """Connections that lead to each unit, most connected first [u]."""
-    weights: Histogram
+    start: Histogram
+    """Of what the survivors train from."""
+    trained: Histogram
+    """Of what they become."""
 
     @property
     def density(self) -> float:
@@ -114,25 +117,18 @@ def _layer(saved: Sequence[SavedLevel], name: str, following: str | None) -> Lay
         units=len(masks[0]),
         dead=float((~alive).sum(axis=1).mean()),
         into=np.sort(into, axis=1)[:, ::-1].mean(axis=0),
-        weights=_histogram(saved, name),
+        start=histogram(np.concatenate([s.start[name][s.masks[name]] for s in saved])),
+        trained=histogram(np.concatenate([s.trained[name][s.masks[name]] for s in saved])),
     )
 
 
-def _histogram(saved: Sequence[SavedLevel], name: str) -> Histogram:
-    start, trained = (
-        np.concatenate([getattr(s, when)[name][s.masks[name]] for s in saved]) for when in ("start", "trained")
-    )
-    # one width at every level, so that they can be compared: a sixth of the spread that Glorot's weights begin with
-    width = float(np.sqrt(2 / sum(saved[0].masks[name].shape)) / 6)
-    if not len(start):
-        return Histogram(0, width, np.zeros(0), np.zeros(0))
-    ends = np.concatenate([start, trained])
-    first, last = int(np.floor(ends.min() / width)), int(np.floor(ends.max() / width)) + 1
-    start, trained = (
-        100 * np.bincount((np.floor(x / width) - first).astype(int), minlength=last - first) / len(x)
-        for x in (start, trained)
-    )
-    return Histogram(first, width, start, trained)
+def histogram(values: np.ndarray) -> Histogram:
+    """Of any number of values, none included."""
+    if not len(values):
+        return Histogram(np.zeros(1), np.zeros(0, int), 0.0)
+    low, high = np.quantile(values, [0.001, 0.999])
+    counts, edges = np.histogram(values, bins=min(60, 10 + len(values) // 20), range=(low, high))
+    return Histogram(edges, counts, float(np.sqrt(np.mean(np.square(values, dtype=float)))))
 
 
 def _pixels(run: Run, masks: Sequence[np.ndarray]) -> np.ndarray | None:

@@ -5,11 +5,12 @@ only where the interval of the difference lies below 0, and one replicate decide
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lottery.analysis import curve, densities, differences, interval, unstopped, winning
+from lottery.analysis import curve, densities, differences, unstopped, winning
 
 EARLY, LAST, STOP = "test_accuracy_early_stop", "test_accuracy", "early_stop_iteration"
 
@@ -29,13 +30,12 @@ def answer(levels: pd.DataFrame, trunk: str = "rewind") -> Answer:
     """From the frame of a run, finished or not. An empty frame is answered too."""
     if levels.empty or (levels["branch"] != trunk).all():
         return Answer("No level is finished yet.")
-    dense = curve(levels, LAST, trunk, trunk)
-    replicates = len(dense)
-    if list(dense) == [0]:
-        found = interval(100 * dense[0])
-        spread = _range(100 * dense[0], "%") if replicates > 1 else ""
+    there = curve(levels, LAST, trunk, trunk)
+    if list(there) == [0]:
+        dense = 100 * there[0]
+        spread = f" ({dense.min():.2f} to {dense.max():.2f} % in {len(dense)} replicates)" if len(dense) > 1 else ""
         return Answer(
-            f"The dense network reaches {found.mean:.2f} % test accuracy{spread}; there is no ticket to compare "
+            f"The dense network reaches {dense.mean():.2f} % test accuracy{spread}; there is no ticket to compare "
             "it with yet."
         )
     if levels[EARLY].isna().all():
@@ -43,20 +43,20 @@ def answer(levels: pd.DataFrame, trunk: str = "rewind") -> Answer:
     found = winning(levels, trunk, trunk).set_index("level")
     found = found[found["n"] > 0]
     counts = found["winning"].value_counts()
-    if replicates == 1:
+    if len(there) == 1:
         return _one_replicate(levels, found, trunk)
     if counts.get("yes", 0):
         level = int(found.index[found["winning"] == "yes"].max())
         opening = "A winning ticket with"
     elif counts.get("no", 0) == len(found):
-        level = int(found["accuracy"].idxmax())
+        level = _highest(found["accuracy"])
         opening = (
             "No winning ticket: at every level tickets are less accurate than the dense network or stop later. "
             "The most accurate has"
         )
     else:
         level = _promising(found)
-        opening = f"No ticket is shown to win with {replicates} replicates. With"
+        opening = f"No ticket is shown to win with {_count(int(found['n'][level]), 'replicate')}. With"
     return Answer(
         f"{opening} {_facts(levels, found, level, trunk)}.",
         [_margins(found, level), _verdicts(found), *_branches(levels, trunk), *_unstopped(levels, trunk)],
@@ -75,14 +75,14 @@ def _facts(levels: pd.DataFrame, found: pd.DataFrame, level: int, trunk: str) ->
     sooner = round(100 * (1 - stop[level] / stop[0]))
     when = f"{abs(sooner)} % {'sooner' if sooner > 0 else 'later'}" if sooner else "as soon"
     return (
-        f"{share(found.at[level, 'density'])} of the weights: {100 * accuracy[level]:.2f} % test accuracy against the "
+        f"{share(densities(levels)[level])} of the weights: {100 * accuracy[level]:.2f} % test accuracy against the "
         f"dense network’s {100 * accuracy[0]:.2f} %, reached {when}"
     )
 
 
 def _margins(found: pd.DataFrame, level: int) -> str:
     """What the headline's numbers are worth."""
-    row = found.loc[level]
+    row: Any = found.loc[level]
     words = f"That is {_signed(row['accuracy'], '.2f')} points of accuracy{_interval(row, 'accuracy', '.2f')} and "
     words += f"{_signed(-row['earlier'], ',.0f')} iterations to early stop"
     late = row[["earlier_high", "earlier_low"]]
@@ -91,7 +91,7 @@ def _margins(found: pd.DataFrame, level: int) -> str:
     return f"{words}; means of {int(row['n'])} replicates."
 
 
-def _interval(row: "pd.Series[float]", name: str, form: str) -> str:
+def _interval(row: Any, name: str, form: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     return "" if np.isnan(low) else f" (95 % interval {_signed(low, form)} to {_signed(high, form)})"
 
@@ -99,10 +99,6 @@ def _interval(row: "pd.Series[float]", name: str, form: str) -> str:
 def _signed(value: float, form: str) -> str:
     text = f"{value:+{form}}"
     return text.replace("-", "−") if float(text.replace(",", "")) else text[1:]
-
-
-def _range(values: "pd.Series[float]", unit: str) -> str:
-    return f" ({values.min():.2f} to {values.max():.2f} {unit} in {len(values)} replicates)"
 
 
 def _count(count: int, noun: str) -> str:
@@ -120,7 +116,12 @@ def _verdicts(found: pd.DataFrame) -> str:
 def _promising(found: pd.DataFrame) -> int:
     """The sparsest level that is as accurate and as early as the dense network on average, else the most accurate."""
     good = found.index[(found["accuracy"] >= 0) & (found["earlier"] >= 0)]
-    return int(good.max()) if len(good) else int(found["accuracy"].idxmax())
+    return int(good.max()) if len(good) else _highest(found["accuracy"])
+
+
+def _highest(by_level: "pd.Series[float]") -> int:
+    """The level where it is highest."""
+    return int(by_level.index[int(by_level.argmax())])
 
 
 def _one_replicate(levels: pd.DataFrame, found: pd.DataFrame, trunk: str) -> Answer:
@@ -134,8 +135,8 @@ def _one_replicate(levels: pd.DataFrame, found: pd.DataFrame, trunk: str) -> Ans
 
 def _without_validation(levels: pd.DataFrame, trunk: str) -> Answer:
     last = 100 * curve(levels, LAST, trunk, trunk)
-    level = int(last.drop(columns=0).mean().idxmax())
-    difference = differences(levels, LAST, trunk, trunk=trunk).set_index("level").loc[level]
+    level = _highest(last.drop(columns=0).mean())
+    difference: Any = differences(levels, LAST, trunk, trunk=trunk).set_index("level").loc[level]
     known = (
         ""
         if np.isnan(difference["low"])
@@ -163,7 +164,7 @@ def _branches(levels: pd.DataFrame, trunk: str) -> list[str]:
         sure = found.index[lasting & (found["high"] < 0)]
         name = "Tickets are" if branch == trunk else f"Branch {branch} is"
         if len(sure):
-            row = found.loc[sure.min()]
+            row: Any = found.loc[sure.min()]
             said.append(
                 f"{name} less accurate than the dense network from {share(row['density'])} of the weights down "
                 f"({_signed(100 * row['mean'], '.2f')} points there; 95 % interval "

@@ -1,9 +1,10 @@
-"""The command line: lottery run | reproduce | show | list. Parses, calls, prints; all of it can be done from
+"""The command line: lottery run | reproduce | report | show | list. Parses, calls, prints; all of it can be done from
 Python."""
 
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,6 +76,20 @@ class ReproduceCommand:
 
 
 @dataclass(frozen=True)
+class ReportCommand:
+    """Write one HTML page that shows a run, or several beside each other."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """Each one's folder, its name, or the beginning of its name."""
+
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FILE")] = None
+    """Where to write it; report.html in the run's folder, or comparison.html in the runs folder, if not given."""
+
+    runs_dir: Folder = Path("runs")
+    """Where to look for them."""
+
+
+@dataclass(frozen=True)
 class ShowCommand:
     """Print the table of a run."""
 
@@ -103,6 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
             _run(command, console)
         elif isinstance(command, ReproduceCommand):
             _reproduce(command, console)
+        elif isinstance(command, ReportCommand):
+            _report(command, console)
         elif isinstance(command, ShowCommand):
             console.print(terminal.level_table(store.find(command.run, command.runs_dir)))
         elif names := store.names(command.runs_dir):
@@ -121,7 +138,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(arguments: list[str]) -> RunCommand | ReproduceCommand | ShowCommand | ListCommand:
+Command = RunCommand | ReproduceCommand | ReportCommand | ShowCommand | ListCommand
+
+
+def _parse(arguments: list[str]) -> Command:
     """Parses twice where the command is `run`: the preset's values are the defaults of the other flags."""
     run = tyro.conf.subcommand("run")
     if arguments[0] == "run" and (preset := _preset(arguments[1:])):
@@ -129,10 +149,11 @@ def _parse(arguments: list[str]) -> RunCommand | ReproduceCommand | ShowCommand 
     commands = (
         Annotated[RunCommand, run]
         | Annotated[ReproduceCommand, tyro.conf.subcommand("reproduce")]
+        | Annotated[ReportCommand, tyro.conf.subcommand("report")]
         | Annotated[ShowCommand, tyro.conf.subcommand("show")]
         | Annotated[ListCommand, tyro.conf.subcommand("list")]
     )
-    parsed: RunCommand | ReproduceCommand | ShowCommand | ListCommand = tyro.cli(
+    parsed: Command = tyro.cli(
         commands,
         args=arguments,
         prog="lottery",
@@ -158,7 +179,14 @@ def _run(command: RunCommand, console: Console) -> None:
         highlight=False,
         markup=False,
     )
+    current = CurrentReport(path)
     with terminal.Display(spec, console) as display:
+
+        def progress(event: experiment.Progress) -> None:
+            display(event)
+            if event.row:
+                current()
+
         run = experiment.run(
             spec,
             runs_dir=command.runs_dir,
@@ -166,7 +194,7 @@ def _run(command: RunCommand, console: Console) -> None:
             engine=command.engine,
             device=command.device,
             jobs=command.jobs,
-            progress=display,
+            progress=progress,
         )
     from lottery import plots  # matplotlib takes most of a second to import
 
@@ -177,10 +205,51 @@ def _run(command: RunCommand, console: Console) -> None:
     console.print(
         f"table:   {run.path / 'levels.csv'}",
         *(f"figure:  {p}" for p in figures),
+        f"report:  {current.write()}",
         sep="\n",
+        soft_wrap=True,
         highlight=False,
         markup=False,
     )
+
+
+class CurrentReport:
+    """The report of a run that is going on: called after each level, it takes at most 2 % of the time."""
+
+    first = 30.0
+    """Seconds until the first, and least between two."""
+
+    def __init__(self, run: Path):
+        self.run = run
+        self.next = time.monotonic() + self.first
+
+    def __call__(self) -> None:
+        if (begun := time.monotonic()) < self.next:
+            return
+        self.write()
+        now = time.monotonic()
+        self.next = now + max(self.first, 50 * (now - begun))
+
+    def write(self) -> str:
+        """Writes it and returns its path, or why there is none: no picture is worth the run that it shows."""
+        try:
+            from lottery import analysis, report  # with pandas and plotly, two seconds: not before a run begins
+
+            return str(report.write_report([analysis.OpenRun(self.run)], self.run / "report.html"))
+        except Exception as error:
+            return f"not written: {error}"
+
+
+def _report(command: ReportCommand, console: Console) -> None:
+    if not command.runs:
+        there = ", ".join(store.names(command.runs_dir)) or "none yet"
+        raise LotteryError(f"name a run, or several: lottery report RUN; in {command.runs_dir} there are: {there}")
+    runs = [store.find(name, command.runs_dir) for name in command.runs]
+    alone = runs[0].path / "report.html" if len(runs) == 1 else command.runs_dir / "comparison.html"
+    from lottery import analysis, report  # with pandas and plotly, two seconds
+
+    path = report.write_report([analysis.OpenRun(run.path) for run in runs], command.output or alone)
+    console.print(f"report:  {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _reproduce(command: ReproduceCommand, console: Console) -> None:

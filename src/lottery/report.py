@@ -12,7 +12,7 @@ import base64
 import html
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from lottery import claims
@@ -80,10 +81,10 @@ class Shown:
     def branches(self) -> list[str]:
         return [] if self.levels.empty else self.levels["branch"].unique().tolist()
 
-    def key(self, branch: str) -> str:
+    def key(self, branch: object) -> str:
         return f"{self.letter} {branch}".strip()
 
-    def trace(self, branch: str, **more: Any) -> Trace:
+    def trace(self, branch: object, **more: Any) -> Trace:
         """A line of that branch: its colour, this run's dashes; the legend finds it by `meta`."""
         line = {"color": colour(branch), "dash": self.dash, "width": 2}
         return {"type": "scatter", "meta": self.key(branch), "name": _plain(self.key(branch)), "line": line, **more}
@@ -142,10 +143,10 @@ def page(runs: Sequence[OpenRun]) -> str:
         claims=[(s, judged) for s in shown if (judged := _claims(s)) is not None],
         differing=_differing(shown),
         provenance=[_provenance(s) for s in shown],
-        data=jinja2.utils.markupsafe.Markup(_json(data)),
-        plotly=jinja2.utils.markupsafe.Markup(get_plotlyjs()),
-        style=jinja2.utils.markupsafe.Markup((files("lottery") / "page/report.css").read_text()),
-        script=jinja2.utils.markupsafe.Markup((files("lottery") / "page/report.js").read_text()),
+        data=Markup(_json(data)),
+        plotly=Markup(get_plotlyjs()),
+        style=Markup((files("lottery") / "page/report.css").read_text()),
+        script=Markup((files("lottery") / "page/report.js").read_text()),
     )
 
 
@@ -162,8 +163,8 @@ def _show(run: OpenRun, index: int, count: int) -> Shown:
     )
 
 
-def colour(branch: str) -> str:
-    return BRANCH_COLOURS.get(branch, "#777777")
+def colour(branch: object) -> str:
+    return BRANCH_COLOURS.get(str(branch), "#777777")
 
 
 def _plain(text: str) -> str:
@@ -341,7 +342,7 @@ def _training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> 
         caption = (
             "One line per replicate, early stop marked"
             + ("; the dense network (level 0) in grey." if len(levels) > 1 else ".")
-            + (f" Every {every}th evaluation is drawn, and the last." if every > 1 else "")
+            + (f" One evaluation in {every} is drawn, and the last." if every > 1 else "")
         )
         layout = {
             "xaxis": {
@@ -477,30 +478,23 @@ def _layer_trace(i: int, name: str, **more: Any) -> Trace:
 def _weight_chart(name: str, at: Sequence[Anatomy], i: int) -> Chart:
     layer = at[0].layers[i].name
     by_level, says = [], []
-    widest = 0.0
     for a in at:
-        h = a.layers[i].weights
-        x = _round(h.middles, 4)
-        traces = [
-            {"y": _round(h.start, 3), "name": "initial", "line": {"color": "dense", "width": 1.5, "shape": "hvh"}},
-            {"y": _round(h.trained, 3), "name": "trained", "line": {"color": COLOURS[0], "width": 2, "shape": "hvh"}},
-        ]
-        hover = "weight %{x}: %{y} % of the survivors"
-        by_level.append([{"type": "scatter", "mode": "lines", "x": x, "hovertemplate": hover} | t for t in traces])
-        if len(x):
-            inside = np.cumsum(h.trained)
-            ends = h.middles[[np.searchsorted(inside, 0.1), min(len(x) - 1, int(np.searchsorted(inside, 99.9)))]]
-            widest = max(widest, *abs(ends))
-            spread = [float(np.sqrt(max(0, (h.middles**2 @ part) / 100))) for part in (h.start, h.trained)]
-            says.append(
-                f"Level {a.level}: the survivors of {layer} began with a root mean square of {spread[0]:.2g} and "
-                f"ended with {spread[1]:.2g}."
-            )
-        else:
-            says.append(f"Level {a.level}: {layer} has no survivors.")
+        traces: list[Trace] = []
+        for what, colour, h in (("initial", "dense", a.layers[i].start), ("trained", COLOURS[0], a.layers[i].trained)):
+            y = _round(100 * h.counts / max(1, h.counts.max(initial=0)), 1)
+            hover = f"{what} weight %{{x}}: %{{y}} % of its fullest bin<extra></extra>"
+            line = {"color": colour, "width": 2, "shape": "hvh"}
+            points = {"x": _round(h.middles, 4), "y": y, "line": line, "hovertemplate": hover}
+            traces.append({"type": "scatter", "mode": "lines", "name": what} | points)
+        by_level.append(traces)
+        spreads = (a.layers[i].start.rms, a.layers[i].trained.rms)
+        says.append(
+            f"Level {a.level}: the survivors of {layer} begin with a root mean square of {spreads[0]:.2g} and end with "
+            f"{spreads[1]:.2g}."
+        )
     layout = {
-        "xaxis": {"title": {"text": "weight"}, "range": [-round(widest, 3), round(widest, 3)]},
-        "yaxis": {"title": {"text": "survivors (%)"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": "weight"}},
+        "yaxis": {"title": {"text": "survivors (% of the fullest bin)"}, "range": [0, 105]},
         "showlegend": True,
     }
     return Chart(f"{name}weights_{i}", layer, "", says[0], layout, [], by_level, says)
@@ -516,7 +510,7 @@ def _layer_chart(name: str, found: dict[int, Anatomy], at: Sequence[Anatomy], de
         traces.append(trace | {"marker": {"size": 5}})
         said.append(f"{layer.name} from {shares[0]:.3g} % to {shares[-1]:.3g} %")
     ticks = [x for x in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if x >= 50 * min(density.values())]
-    layout = {
+    layout: dict[str, Any] = {
         "xaxis": {"title": {"text": "level (times pruned)"}, "tickformat": "d"},
         "yaxis": {"type": "log", "title": {"text": "weights remaining (%)"}, "tickvals": ticks},
         "showlegend": True,
@@ -541,8 +535,8 @@ def _overlap_chart(name: str, found: dict[int, Anatomy], at: Sequence[Anatomy], 
     there = [(100 * density[level], o) for level, a in found.items() if (o := a.overlap) and o.chance > 0]
     x = [round(d, 4) for d, _ in there]
     mean, low, high = (_round([getattr(o, c) / o.chance for _, o in there], 3) for c in ("mean", "min", "max"))
-    line = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
-    traces = [
+    line: Trace = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
+    traces: list[Trace] = [
         line
         | {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "fillcolor": COLOURS[0], "opacity": 0.15},
         line
@@ -611,50 +605,48 @@ def duration(seconds: float) -> str:
     return f"{large} {units[0]} {small} {units[1]}"
 
 
+CELLS = {
+    "early_stop_iteration": (1, ",.0f"),
+    "test_accuracy_early_stop": (100, ".2f"),
+    "test_accuracy": (100, ".2f"),
+    "train_accuracy": (100, ".2f"),
+    "seconds": (1, ",.1f"),
+}
+"""Columns of the table, with the factor and the form in which they are shown."""
+
+
 def _table(s: Shown) -> list[dict[str, Any]]:
     """One row per branch and level: means with the lowest and highest replicate, and the verdict."""
-    if s.levels.empty:
-        return []
-    columns = {}
-    for column in ("early_stop_iteration", "test_accuracy_early_stop", "test_accuracy", "train_accuracy", "seconds"):
-        columns[column] = summary(s.levels, column, s.trunk).set_index(["branch", "level"])
-    there = s.levels.groupby(["branch", "level"], sort=False)["density"].mean()
-    verdicts = {}
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
     for branch in s.branches:
-        found = winning(s.levels, branch, s.trunk)
-        verdicts |= {(branch, row["level"]): row["winning"] for row in found.to_dict("records")}
-    rows = []
-    for (branch, level), density in there.items():
-        cells = []
-        for column, found in columns.items():
-            row = found.loc[(branch, level)]
-            factor, form = (100, ".2f") if "accuracy" in column else (1, ",.1f" if column == "seconds" else ",.0f")
-            cells.append(_cell(*(factor * row[c] for c in ("mean", "min", "max")), int(row["n"]), form))
-        rows.append(
-            {
+        there = s.levels[s.levels["branch"] == branch]
+        verdicts = winning(s.levels, branch, s.trunk).set_index("level")["winning"]
+        for level, density in sorted(densities(there).items()):
+            rows[branch, level] = {
                 "key": s.key(branch),
                 "colour": colour(branch),
                 "level": level,
                 "density": round(100 * density, 4),
                 "weights": f"{100 * density:.2f}",
-                "cells": cells,
-                "verdict": verdicts.get((branch, level), ""),
+                "verdict": verdicts.get(level, ""),
+                "cells": [],
             }
-        )
-    return rows
+    for column, (factor, form) in CELLS.items():
+        for found in summary(s.levels, column, s.trunk).to_dict("records") if rows else ():
+            if row := rows.get((found["branch"], found["level"])):  # the dense network is listed once
+                row["cells"].append(_cell(found, factor, form))
+    return list(rows.values())
 
 
-def _cell(mean: float, low: float, high: float, n: int, form: str) -> dict[str, Any]:
+def _cell(found: Mapping[Any, Any], factor: float, form: str) -> dict[str, Any]:
+    mean, low, high = (factor * found[name] for name in ("mean", "min", "max"))
     if np.isnan(mean):
         return {"value": "", "mean": "–", "range": ""}
-    return {
-        "value": round(float(mean), 6),
-        "mean": f"{mean:{form}}",
-        "range": f"{low:{form}}–{high:{form}}" if n > 1 else "",
-    }
+    spread = f"{low:{form}}–{high:{form}}" if found["n"] > 1 else ""
+    return {"value": round(float(mean), 6), "mean": f"{mean:{form}}", "range": spread}
 
 
-def _claims(s: Shown) -> list[dict[str, Any]] | None:
+def _claims(s: Shown) -> list[Mapping[Any, Any]] | None:
     """The paper's claims, if this is the main run of its study: whatever its iterations, seed and extent."""
     planned = RUNS["main"].sized(s.run.spec.recipe.iterations, 1)
     if replace(planned, seed=s.run.spec.seed).identity() != s.run.spec.identity():
@@ -680,7 +672,11 @@ def command(spec: Spec, engine: str, device: str) -> str:
     preset = min(PRESETS, key=lambda name: len(PRESETS[name].differences(spec)))
     words = ["lottery", "run", preset]
     for name, (_, value) in PRESETS[preset].differences(spec).items():
-        words.append(f"--{name.replace('_', '-')}")
+        group, _, setting = name.rpartition(".")
+        flag = f"no-{setting}" if value is False else setting
+        words.append(f"--{group}.{flag}".replace("--.", "--").replace("_", "-"))
+        if isinstance(value, bool):
+            continue
         if isinstance(value, dict):
             words += [str(word) for pair in value.items() for word in pair]
         else:

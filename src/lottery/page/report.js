@@ -46,7 +46,7 @@ function trace(given) {
   }
   if (t.colorscale === "ink") {
     const end = dark.matches && !printing ? "#9bd3f5" : "#08306b";
-    t.colorscale = [[0, css("--paper")], [0.02, mixed(css("--paper"), css("--accent"), 0.18)], [0.5, css("--accent")], [1, end]];
+    t.colorscale = [[0, css("--paper")], [1e-6, mixed(css("--paper"), css("--accent"), 0.18)], [0.5, css("--accent")], [1, end]];
     t.colorbar = { ...t.colorbar, tickfont: { color: css("--muted"), size: 11 } };
   }
   return t;
