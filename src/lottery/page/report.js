@@ -25,7 +25,7 @@ const light = (colour) => {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
 function ink(colour) {
-  if (colour === "dense") return mixed(css("--paper"), css("--ink"), 0.45);
+  if (colour === "dense") return mixed(css("--paper"), css("--ink"), dark.matches && !printing ? 0.6 : 0.45);
   if (!dark.matches || printing) return colour;
   let part = 0;
   while ((light(mixed(colour, "#ffffff", part)) + 0.05) / (light(css("--paper")) + 0.05) < 4.5) part += 0.05;
