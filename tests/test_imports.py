@@ -15,6 +15,7 @@ ORDER = [
     *(
         "loop",
         "store",
+        "logs",
         "analysis",
         "anatomy",
         "answer",

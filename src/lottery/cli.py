@@ -1,5 +1,5 @@
-"""The command line: lottery run | reproduce | report | show | list. Parses, calls, prints; all of it can be done from
-Python."""
+"""The command line: lottery run | reproduce | report | figures | show | list. Parses, calls, prints; all of it can be
+done from Python."""
 
 import os
 import shlex
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
-from lottery import experiment, store, terminal
+from lottery import experiment, logs, store, terminal
 from lottery.errors import LotteryError
 from lottery.spec import PRESETS, Spec, load
 
@@ -44,6 +44,9 @@ class RunCommand:
 
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Replicates trained at once, one process and one thread each."""
+
+    log: Literal["tensorboard"] | None = None
+    """Write the histories for this tool too, as levels are finished: tensorboard, if it is installed."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,20 @@ class ReportCommand:
 
 
 @dataclass(frozen=True)
+class FiguresCommand:
+    """Write a run's figures as files, for papers and talks."""
+
+    run: tyro.conf.Positional[str]
+    """Its folder, its name, or the beginning of its name."""
+
+    format: Literal["png", "pdf", "svg"] = "pdf"
+    """Kind of file; they go to figures/ in the run's folder."""
+
+    runs_dir: Folder = Path("runs")
+    """Where to look for it."""
+
+
+@dataclass(frozen=True)
 class ShowCommand:
     """Print the table of a run."""
 
@@ -120,6 +137,12 @@ def main(arguments: list[str] | None = None) -> int:
             _reproduce(command, console)
         elif isinstance(command, ReportCommand):
             _report(command, console)
+        elif isinstance(command, FiguresCommand):
+            run = store.find(command.run, command.runs_dir)
+            from lottery import plots  # matplotlib and pandas take two seconds to import
+
+            for path in plots.save(run, kind=command.format):
+                console.print(f"figure:  {path}", highlight=False, markup=False, soft_wrap=True)
         elif isinstance(command, ShowCommand):
             console.print(terminal.level_table(store.find(command.run, command.runs_dir)))
         elif names := store.names(command.runs_dir):
@@ -138,7 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-Command = RunCommand | ReproduceCommand | ReportCommand | ShowCommand | ListCommand
+Command = RunCommand | ReproduceCommand | ReportCommand | FiguresCommand | ShowCommand | ListCommand
 
 
 def _parse(arguments: list[str]) -> Command:
@@ -150,6 +173,7 @@ def _parse(arguments: list[str]) -> Command:
         Annotated[RunCommand, run]
         | Annotated[ReproduceCommand, tyro.conf.subcommand("reproduce")]
         | Annotated[ReportCommand, tyro.conf.subcommand("report")]
+        | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
         | Annotated[ShowCommand, tyro.conf.subcommand("show")]
         | Annotated[ListCommand, tyro.conf.subcommand("list")]
     )
@@ -171,6 +195,8 @@ def _preset(words: list[str]) -> str | None:
 
 
 def _run(command: RunCommand, console: Console) -> None:
+    if command.log:
+        logs.check(command.log)
     spec = command.spec
     path = command.runs_dir / spec.uid
     console.print(
@@ -186,6 +212,8 @@ def _run(command: RunCommand, console: Console) -> None:
             display(event)
             if event.row:
                 current()
+                if command.log:
+                    logs.LOGS[command.log](store.Run(path))
 
         run = experiment.run(
             spec,
@@ -198,13 +226,14 @@ def _run(command: RunCommand, console: Console) -> None:
         )
     from lottery import plots  # matplotlib takes most of a second to import
 
-    figures = plots.save(run)
+    figures = plots.save(run, ("accuracy", "layers"))
     console.print(terminal.level_table(run))
     if not display.events:
         console.print("complete already: nothing was left to train")
     console.print(
         f"table:   {run.path / 'levels.csv'}",
         *(f"figure:  {p}" for p in figures),
+        *([f"log:     {logs.LOGS[command.log](run)}"] if command.log else ()),
         f"report:  {current.write()}",
         sep="\n",
         soft_wrap=True,
