@@ -207,7 +207,7 @@ class Arrays:
 
 MEASURES = (
     ("accuracy", "test_accuracy_early_stop", "Test accuracy at early stop", "test accuracy (%)"),
-    ("early_stop", "early_stop_iteration", "Early-stopping iteration", "iteration of lowest validation loss"),
+    ("early_stop", "early_stop_iteration", "Early-stopping iteration", "iteration"),
     ("end", "test_accuracy", "Test accuracy after the last iteration", "test accuracy (%)"),
     ("train", "train_accuracy", "Training accuracy after the last iteration", "training accuracy (%)"),
 )
@@ -494,7 +494,7 @@ def _weight_chart(name: str, at: Sequence[Anatomy], i: int) -> Chart:
         )
     layout = {
         "xaxis": {"title": {"text": "weight"}},
-        "yaxis": {"title": {"text": "survivors (% of the fullest bin)"}, "range": [0, 105]},
+        "yaxis": {"title": {"text": "% of the fullest bin"}, "range": [0, 105]},
         "showlegend": True,
     }
     return Chart(f"{name}weights_{i}", layer, "", says[0], layout, [], by_level, says)
@@ -556,7 +556,7 @@ def _overlap_chart(name: str, found: dict[int, Anatomy], at: Sequence[Anatomy], 
     }
     layout = {
         "xaxis": density_axis(x),
-        "yaxis": {"title": {"text": "shared weights (multiples of chance)"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "shared weights (× chance)"}, "rangemode": "tozero"},
         "showlegend": True,
     }
     last = there[-1][1]
