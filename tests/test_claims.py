@@ -193,6 +193,28 @@ def test_the_best_level_is_chosen_by_the_other_replicates() -> None:
     assert found.mean == (1.0 + 0.0 + 0.0) / 3
 
 
+def test_below_for_good() -> None:
+    """A dip at level 3 that is made good again does not count."""
+    levels = made()
+    dip = (levels["branch"] == "rewind") & (levels["level"] == 3)
+    levels.loc[dip, "test_accuracy_early_stop"] -= 0.01
+    assert claims.falls_below(levels, "rewind").mean == pytest.approx(100 * 0.8**16)
+
+
+def test_agreement_by_rounding_decides_nothing() -> None:
+    """Two replicates that stop one evaluation later, and two that fall below at the same level."""
+    levels = made().query("replicate < 2")
+    levels["iterations"] = 10_000
+    levels["early_stop_iteration"] = 900.0 + 100 * (levels["level"] == 7)
+    found = claims.percent(claims.sooner_at(levels, 0.211, "rewind"))
+    assert found.mean == pytest.approx(-100 / 9)
+    assert found.low < -20
+    assert found.high > 0
+    below = claims.falls_below(levels, "reinit")
+    assert below.mean == pytest.approx(100 * 0.8**7)
+    assert below.high > 1.5 * below.mean > 2 * below.low
+
+
 def test_markdown_says_what_was_found() -> None:
     text = claims.markdown(claims.judge(made(branches=())), "Claims")
     assert (
