@@ -62,6 +62,7 @@ def test_ticket_is_the_saved_ticket(finished: analysis.OpenRun) -> None:
     ticket = finished.ticket(level=2, replicate=1)
     saved = finished.load("rewind", 1, 2)
     assert len(ticket) == sum(m.size for m in saved.masks.values()) == 784 * 20 + 20 * 10 + 10 * 10
+    assert ticket["tensor"].unique().tolist() == ["fc1.weight", "fc2.weight", "fc3.weight"]  # the layers' order
     for name, mask in saved.masks.items():
         part = ticket[ticket["tensor"] == name]
         for column, array in (("kept", mask), ("start", saved.start[name]), ("trained", saved.trained[name])):

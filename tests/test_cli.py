@@ -63,6 +63,8 @@ def test_show_and_list(finished: Path) -> None:
     shown = call("show", "mnist-5k", cwd=finished)
     assert shown.returncode == 0
     assert "80.04" in shown.stdout
+    assert "winning tickets" in shown.stdout
+    assert "undecided" in shown.stdout  # one replicate
     assert "all" in call("list", cwd=finished).stdout
     assert "begin one with: lottery run quickstart" in call("list", "--runs-dir", "nowhere", cwd=finished).stdout
 

@@ -16,7 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lottery import claims, experiment, models
-from lottery.analysis import OpenRun, open_run, summary
+from lottery.analysis import OpenRun, open_run, summary, unstopped
 from lottery.errors import LotteryError, known
 from lottery.experiment import Progress
 from lottery.spec import Spec
@@ -191,7 +191,10 @@ def write_results(items: Iterable[str], runs: dict[str, OpenRun], out: Path) -> 
             paths.append(out / f"{name}.{form}")
             write(paths[-1], picture.getvalue())
     frames = []
-    for name, run in {run.path: (name, run) for name, run in reversed(runs.items())}.values():  # each by its first name
+    first = {run.path: name for name, run in reversed(runs.items())}  # a run of two names goes by the first
+    for name, run in runs.items():
+        if first[run.path] != name:
+            continue
         write(out / f"{name}.toml", run.spec.to_toml().encode())
         frames.append(results.levels(name).assign(run=run.path.name))
         paths.append(out / f"{name}.toml")
@@ -228,7 +231,8 @@ def _scalings_table(results: Results, judged: dict[str, pd.DataFrame]) -> str:
                 continue
             found = summary(frame, "early_stop_iteration")
             mean = found.loc[(found["branch"] == "rewind") & (found["level"] == level), "mean"].item()
-            cells.append("–" if np.isnan(mean) else f"{mean:,.0f}")
+            at_least = "≥ " if (unstopped(frame, "rewind")[level] > 0).any() else ""
+            cells.append("–" if np.isnan(mean) else f"{at_least}{mean:,.0f}")
         rows.append([f"early-stop iteration at {percent:g} %", "", *cells])
     for claim in columns[MAIN_SCALING].index:
         if all(frame["ours"].notna()[claim] for frame in columns.values()):

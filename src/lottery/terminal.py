@@ -1,5 +1,6 @@
 """What a run looks like in a terminal: bars while it works, plain lines where output is no terminal, tables after."""
 
+from math import isnan
 from pathlib import Path
 from types import TracebackType
 
@@ -121,6 +122,41 @@ def _spread(rows: list[Row], column: str, factor: float, form: str) -> str:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def ticket_table(run: Run) -> Table:
+    """Which levels are winning tickets, and by what margins: one line per branch and level."""
+    from lottery import analysis  # pandas takes half a second to import, and only this table needs it
+
+    levels = analysis.open_run(run.path).levels()
+    table = Table(title="winning tickets", title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
+    for heading in ("level", "weights\nleft %", "replicates", "more accurate\n(points)", "earlier\n(iterations)"):
+        table.add_column(heading, justify="right")
+    table.add_column("winning\nticket")
+    branches = list(dict.fromkeys(row["branch"] for row in run.rows()))
+    for branch in branches:
+        if len(branches) > 1:
+            table.add_section()
+            table.add_row(f"[bold]{escape(branch)}")
+        for row in analysis.winning(levels, branch, run.spec.start).to_dict("records"):
+            table.add_row(
+                str(row["level"]),
+                f"{100 * row['density']:.2f}",
+                str(row["n"]),
+                _margin(*(row[f"accuracy{end}"] for end in ("", "_low", "_high")), "+.2f"),
+                _margin(*(row[f"earlier{end}"] for end in ("", "_low", "_high")), "+,.0f"),
+                row["winning"],
+            )
+    table.caption = (
+        "Against the dense network, at early stop; means over replicates, paired, and their 95 % intervals.\n"
+        "yes: neither interval goes below 0. no: one of them is below 0 as a whole. undecided: all else."
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _margin(mean: float, low: float, high: float, form: str) -> str:
+    return f"{mean:{form}}" if isnan(low) else f"{mean:{form}} [dim]({low:{form}} to {high:{form}})[/dim]"
 
 
 def run_table(runs_dir: Path, names: list[str]) -> Table:
