@@ -35,7 +35,10 @@ class Planned:
     """At most so many."""
 
     def sized(self, iterations: int, replicates: int) -> Spec:
-        recipe = replace(self.spec.recipe, iterations=max(1, round(self.share * iterations)))
+        iterations = max(
+            min(1, iterations), round(self.share * iterations)
+        )  # a share of 1 is 1; 0 is for Recipe to refuse
+        recipe = replace(self.spec.recipe, iterations=iterations)
         return replace(self.spec, recipe=recipe, replicates=min(replicates, self.replicates or replicates))
 
 

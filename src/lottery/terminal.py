@@ -129,22 +129,23 @@ def ticket_table(run: Run) -> Table:
     from lottery import analysis  # pandas takes half a second to import, and only this table needs it
 
     levels = analysis.open_run(run.path).levels()
+    branches = list(run.curves())
     table = Table(title="winning tickets", title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
+    if len(branches) > 1:
+        table.add_column("branch")
     for heading in ("level", "weights\nleft %", "replicates", "more accurate\n(points)", "earlier\n(iterations)"):
         table.add_column(heading, justify="right")
     table.add_column("winning\nticket")
-    branches = list(dict.fromkeys(row["branch"] for row in run.rows()))
     for branch in branches:
-        if len(branches) > 1:
-            table.add_section()
-            table.add_row(f"[bold]{escape(branch)}")
+        table.add_section()
         for row in analysis.winning(levels, branch, run.spec.start).to_dict("records"):
             table.add_row(
+                *([escape(branch)] if len(branches) > 1 else ()),
                 str(row["level"]),
                 f"{100 * row['density']:.2f}",
                 str(row["n"]),
-                _margin(*(row[f"accuracy{end}"] for end in ("", "_low", "_high")), "+.2f"),
-                _margin(*(row[f"earlier{end}"] for end in ("", "_low", "_high")), "+,.0f"),
+                _margin([row[f"accuracy{end}"] for end in ("", "_low", "_high")], "+.2f"),
+                _margin([row[f"earlier{end}"] for end in ("", "_low", "_high")], "+,.0f"),
                 row["winning"],
             )
     table.caption = (
@@ -155,7 +156,8 @@ def ticket_table(run: Run) -> Table:
     return table
 
 
-def _margin(mean: float, low: float, high: float, form: str) -> str:
+def _margin(interval: list[float], form: str) -> str:
+    mean, low, high = interval
     return f"{mean:{form}}" if isnan(low) else f"{mean:{form}} [dim]({low:{form}} to {high:{form}})[/dim]"
 
 
