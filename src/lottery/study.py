@@ -35,10 +35,8 @@ class Planned:
     """At most so many."""
 
     def sized(self, iterations: int, replicates: int) -> Spec:
-        iterations = max(
-            min(1, iterations), round(self.share * iterations)
-        )  # a share of 1 is 1; 0 is for Recipe to refuse
-        recipe = replace(self.spec.recipe, iterations=iterations)
+        share = max(min(1, iterations), round(self.share * iterations))  # of 1 it is 1, and 0 is Recipe's to refuse
+        recipe = replace(self.spec.recipe, iterations=share)
         return replace(self.spec, recipe=recipe, replicates=min(replicates, self.replicates or replicates))
 
 
