@@ -62,6 +62,7 @@ def test_ticket_is_the_saved_ticket(finished: analysis.OpenRun) -> None:
     ticket = finished.ticket(level=2, replicate=1)
     saved = finished.load("rewind", 1, 2)
     assert len(ticket) == sum(m.size for m in saved.masks.values()) == 784 * 20 + 20 * 10 + 10 * 10
+    assert ticket["tensor"].unique().tolist() == ["fc1.weight", "fc2.weight", "fc3.weight"]  # the layers' order
     for name, mask in saved.masks.items():
         part = ticket[ticket["tensor"] == name]
         for column, array in (("kept", mask), ("start", saved.start[name]), ("trained", saved.trained[name])):
@@ -97,6 +98,8 @@ def test_t_interval() -> None:
     assert high - mean == pytest.approx(4.30265 * sqrt(13) / sqrt(3), rel=1e-5)
     assert mean - low == pytest.approx(high - mean)
     assert analysis.interval([1, 3], 0.9).high == pytest.approx(2 + 6.31375, rel=1e-5)
+    assert analysis.interval([7, 7], error=2).high == pytest.approx(7 + 12.7062 * 2 / sqrt(2), rel=1e-5)
+    assert analysis.interval([2, 4, 9], error=2) == analysis.interval([2, 4, 9])
     assert analysis.interval([7]).mean == 7
     assert isnan(analysis.interval([7]).low)
     assert isnan(analysis.interval([]).mean)
@@ -150,8 +153,12 @@ def test_differences_are_paired() -> None:
     [
         # more accurate by 1.0, 1.1, 0.9 points and earlier by 50, 60, 40
         ([(500, 0.90, 450, 0.910), (500, 0.90, 440, 0.911), (500, 0.90, 460, 0.909)], "yes"),
-        # exactly as accurate, exactly as early: no lower and no later
-        ([(500, 0.90, 500, 0.90), (400, 0.91, 400, 0.91)], "yes"),
+        # exactly as accurate and exactly as early, as far as can be told from an evaluation every 100 iterations
+        ([(500, 0.90, 500, 0.90), (400, 0.91, 400, 0.91)], "undecided"),
+        # the same evaluation later in both of two replicates: they agree by rounding
+        ([(500, 0.90, 600, 0.91), (400, 0.91, 500, 0.92)], "undecided"),
+        # ten evaluations later in both
+        ([(500, 0.90, 900, 0.91), (410, 0.91, 810, 0.92)], "no"),
         # more accurate, but later beyond doubt
         ([(500, 0.90, 550, 0.910), (500, 0.90, 560, 0.911), (500, 0.90, 540, 0.909)], "no"),
         # earlier, but less accurate beyond doubt
@@ -172,3 +179,8 @@ def test_winning_tickets(pairs: list[tuple[float, float, float, float]], verdict
     assert found["earlier"].item() == pytest.approx(np.mean([a - c for a, _, c, _ in pairs]))
     assert not found["accuracy_low"].item() > found["accuracy_high"].item()
     assert not found["earlier_low"].item() > found["earlier_high"].item()
+
+
+def test_rounding_is_that_of_the_evaluations() -> None:
+    assert analysis.rounding(trunk((500, 0.9, 250, 0.9), (400, 0.9, 1000, 0.9))) == pytest.approx(50 / sqrt(12))
+    assert analysis.rounding(trunk((1000, 0.9, np.nan, 0.9))) == 0

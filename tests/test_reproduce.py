@@ -20,7 +20,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     base = Spec(
         model=Model("mlp", hidden=(20, 10)),
         recipe=Recipe(evaluate_every=10),
-        pruning=Pruning(rate=0.4, layer_rates={"fc3.weight": 0.3}),
+        pruning=Pruning(rate=0.2, layer_rates={"fc3.weight": 0.1}),
         levels=3,
     )
     for name in ("main", "scaling-l2", "scaling-unit", "scaling-standardize"):

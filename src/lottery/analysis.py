@@ -5,6 +5,7 @@ levels.csv read with pandas. Values are paired by replicate wherever two network
 weights and split, so that the difference varies less than either.
 """
 
+from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,8 +62,10 @@ class OpenRun(Run):
         Of the trunk, or of another branch and one of its draws. Raises LotteryError for a level that is not there.
         """
         saved = self.load(branch or self.spec.start, replicate, level, draw)
+        names = [name.removeprefix("density:") for name in saved.row if name.startswith("density:")]  # in layer order
         parts = []
-        for name, mask in saved.masks.items():
+        for name in names:
+            mask = saved.masks[name]
             unit, source = np.indices((len(mask), mask[0].size)).reshape(2, -1)
             values = {"kept": mask.ravel(), "start": saved.start[name].ravel(), "trained": saved.trained[name].ravel()}
             parts.append(pd.DataFrame({"tensor": name, "unit": unit, "input": source} | values))
@@ -103,8 +106,11 @@ class Interval(NamedTuple):
     n: int
 
 
-def interval(values: "np.typing.ArrayLike", confidence: float = 0.95) -> Interval:
+def interval(values: "np.typing.ArrayLike", confidence: float = 0.95, error: float = 0.0) -> Interval:
     """Student's t interval; NaN among the values are left out. With one value low and high are NaN, with none all are.
+
+    error: standard deviation of what rounding does to each value. Two replicates that happen to agree are no more
+    certain than that: the standard deviation between replicates is taken no smaller.
 
     It takes the replicates for independent draws from a normal distribution, which with three to five of them is an
     assumption and not a finding.
@@ -115,7 +121,7 @@ def interval(values: "np.typing.ArrayLike", confidence: float = 0.95) -> Interva
     mean = float(x.mean()) if n else float("nan")
     if n < 2:
         return Interval(mean, float("nan"), float("nan"), n)
-    half = float(stdtrit(n - 1, (1 + confidence) / 2) * x.std(ddof=1) / np.sqrt(n))
+    half = float(stdtrit(n - 1, (1 + confidence) / 2) * max(x.std(ddof=1), error) / np.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -157,18 +163,28 @@ def summary(levels: pd.DataFrame, column: str, trunk: str = "rewind") -> pd.Data
 
 
 def differences(
-    levels: pd.DataFrame, column: str, branch: str, other: str | None = None, trunk: str = "rewind"
+    levels: pd.DataFrame,
+    column: str,
+    branch: str,
+    other: str | None = None,
+    trunk: str = "rewind",
+    error: float = 0.0,
 ) -> pd.DataFrame:
     """Branch minus `other` at the same level, or minus the dense network where other is None, paired by replicate.
 
-    One row per level that both have: level, density, mean, low, high (95 % interval of the mean), n (pairs).
+    One row per level that both have: level, density, mean, low, high (95 % interval of the mean), n (pairs). error is
+    as in `interval`.
     """
     ours = curve(levels, column, branch, trunk)
     if other is None:
         pairs = ours.sub(ours[0], axis=0) if 0 in ours else ours * np.nan
     else:
         pairs = ours.sub(curve(levels, column, other, trunk))
-    rows = [(level, densities(levels)[level], *interval(pairs[level])) for level in pairs if pairs[level].notna().any()]
+    rows = [
+        (level, densities(levels)[level], *interval(pairs[level], error=error))
+        for level in pairs
+        if pairs[level].notna().any()
+    ]
     return pd.DataFrame(rows, columns=["level", "density", "mean", "low", "high", "n"])
 
 
@@ -177,6 +193,13 @@ def unstopped(levels: pd.DataFrame, branch: str, trunk: str = "rewind") -> pd.Da
     at that iteration or any later one."""
     marked = levels.assign(unstopped=(levels["early_stop_iteration"] >= levels["iterations"]).astype(float))
     return curve(marked, "unstopped", branch, trunk)
+
+
+def rounding(levels: pd.DataFrame) -> float:
+    """Standard deviation of what it does to an early-stop iteration that only every so many iterations are evaluated:
+    their step / √12. The step is the greatest that all of them are multiples of."""
+    stops = levels.loc[levels["early_stop_iteration"] < levels["iterations"], "early_stop_iteration"]
+    return float(np.gcd.reduce(stops.dropna().astype(np.int64))) / sqrt(12) if len(stops) else 0.0
 
 
 def winning(levels: pd.DataFrame, branch: str = "rewind", trunk: str = "rewind") -> pd.DataFrame:
@@ -196,7 +219,8 @@ def winning(levels: pd.DataFrame, branch: str = "rewind", trunk: str = "rewind")
     interval of `earlier` is then NaN.
     """
     accuracy = differences(levels, "test_accuracy_early_stop", branch, trunk=trunk).set_index("level")
-    later = differences(levels, "early_stop_iteration", branch, trunk=trunk).set_index("level")
+    error = sqrt(2) * rounding(levels)
+    later = differences(levels, "early_stop_iteration", branch, trunk=trunk, error=error).set_index("level")
     last = unstopped(levels, branch, trunk)
     rows = []
     for level in accuracy.index[accuracy.index > 0]:

@@ -16,13 +16,13 @@ as in the paper; fractions in the frames that come in (see `lottery.analysis`).
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import exp, inf, log, nan
+from math import exp, inf, log, nan, sqrt
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lottery.analysis import Interval, curve, densities, interval, unstopped
+from lottery.analysis import Interval, curve, densities, interval, rounding, unstopped
 from lottery.errors import LotteryError
 
 STOP, EARLY, LAST = "early_stop_iteration", "test_accuracy_early_stop", "test_accuracy"
@@ -157,23 +157,23 @@ def _spread(table: pd.DataFrame, at: list[int], other: str | None) -> pd.DataFra
     return table[at] if other else pd.DataFrame({level: table[0] for level in at})
 
 
-def weakest(pairs: pd.DataFrame) -> Interval:
+def weakest(pairs: pd.DataFrame, error: float = 0.0) -> Interval:
     """A 95 % interval for the smallest of the levels' means, so that a claim about every level can be put to it.
 
     The lowest of the lower ends is a bound at 97.5 %, as one of them belongs to the smallest mean. For an upper bound
     the intervals are widened to hold at all levels at once (Bonferroni), so that one unlucky level among many does not
-    refute what is true of all.
+    refute what is true of all. error is as in `interval`.
     """
-    each = [interval(pairs[level]) for level in pairs]
-    upper = [interval(pairs[level], 1 - 0.05 / len(each)).high for level in pairs]
+    each = [interval(pairs[level], error=error) for level in pairs]
+    upper = [interval(pairs[level], 1 - 0.05 / len(each), error).high for level in pairs]
     lows = [i.low for i in each]
     means = [i.mean for i in each]
     return Interval(float(np.min(means)), float(np.min(lows)), float(np.min(upper)), min(i.n for i in each))
 
 
-def average(pairs: pd.DataFrame) -> Interval:
+def average(pairs: pd.DataFrame, error: float = 0.0) -> Interval:
     """Of the mean over the levels, in replicates that have them all."""
-    return interval(pairs.mean(axis=1, skipna=False))
+    return interval(pairs.mean(axis=1, skipna=False), error=error)
 
 
 def best(pairs: pd.DataFrame) -> Interval:
@@ -203,7 +203,14 @@ def gain_at(levels: pd.DataFrame, column: str, density: float, branch: str, othe
 
 
 def sooner_at(levels: pd.DataFrame, density: float, branch: str, other: str | None = None) -> Interval:
-    return average(sooner(levels, [near(levels, density)], branch, other))
+    at = [near(levels, density)]
+    return average(sooner(levels, at, branch, other), rounded(levels, at, branch, other))
+
+
+def rounded(levels: pd.DataFrame, at: list[int], branch: str, other: str | None) -> float:
+    """What rounding to the next evaluation does to the logarithms of `sooner`: its standard deviation, typically."""
+    stops = [_other(levels, STOP, at, other).to_numpy(), values(levels, STOP, branch, at).to_numpy()]
+    return rounding(levels) * float(np.hypot(*(1 / np.nanmean(stop) for stop in stops)))
 
 
 def sooner_per_level(levels: pd.DataFrame) -> Interval:
@@ -214,7 +221,8 @@ def sooner_per_level(levels: pd.DataFrame) -> Interval:
     pairs = sooner(levels, list(range(1, last + 1)), "rewind", None)
     pairs.insert(0, 0, 0.0)  # the dense network is as soon as itself
     x = np.arange(last + 1) - last / 2
-    return percent(interval((pairs * x).sum(axis=1, skipna=False) / (x @ x)))
+    error = rounded(levels, list(range(1, last + 1)), "rewind", None) / sqrt(x @ x)
+    return percent(interval((pairs * x).sum(axis=1, skipna=False) / (x @ x), error=error))
 
 
 def falls_below(levels: pd.DataFrame, branch: str) -> Interval:
@@ -229,7 +237,8 @@ def falls_below(levels: pd.DataFrame, branch: str) -> Interval:
     if not below.size or not below[:, -1].all():
         raise LotteryError(f"{branch} is not below the dense network at the last level of every replicate")
     first = [100 * densities(levels)[wanted[i]] for i in below.argmax(axis=1)]
-    mean, low, high, n = times(interval(np.log(first)))
+    step = np.diff(np.log([densities(levels)[level] for level in wanted])) if len(wanted) > 1 else np.zeros(1)
+    mean, low, high, n = times(interval(np.log(first), error=float(np.abs(step).mean()) / sqrt(12)))
     return Interval(mean, low, min(high, 100.0), n)
 
 
@@ -244,8 +253,9 @@ def training_accuracy(levels: pd.DataFrame) -> Interval:
     return weakest(100 * values(levels, "train_accuracy", "rewind", range(near(levels, 0.02) + 1)))
 
 
-def one_shot_sooner(levels: pd.DataFrame, over: Callable[[pd.DataFrame], Interval]) -> Interval:
-    return percent(over(sooner(levels, within(levels, 0.675, 0.176), "one_shot", None)))
+def one_shot_sooner(levels: pd.DataFrame, over: Callable[[pd.DataFrame, float], Interval]) -> Interval:
+    at = within(levels, 0.675, 0.176)
+    return percent(over(sooner(levels, at, "one_shot", None), rounded(levels, at, "one_shot", None)))
 
 
 def one_shot_gain(levels: pd.DataFrame, over: Callable[[pd.DataFrame], Interval]) -> Interval:
@@ -253,7 +263,8 @@ def one_shot_gain(levels: pd.DataFrame, over: Callable[[pd.DataFrame], Interval]
 
 
 def reset_sooner(levels: pd.DataFrame) -> Interval:
-    return percent(average(sooner(levels, list(range(1, near(levels, 0.036) + 1)), "rewind", "continue")))
+    at = list(range(1, near(levels, 0.036) + 1))
+    return percent(average(sooner(levels, at, "rewind", "continue"), rounded(levels, at, "rewind", "continue")))
 
 
 def reset_gain(levels: pd.DataFrame) -> Interval:

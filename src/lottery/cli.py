@@ -108,7 +108,7 @@ class FiguresCommand:
 
 @dataclass(frozen=True)
 class ShowCommand:
-    """Print the table of a run."""
+    """Print the table of a run, and which of its levels are winning tickets."""
 
     run: tyro.conf.Positional[str]
     """Its folder, its name, or the beginning of its name."""
@@ -144,7 +144,10 @@ def main(arguments: list[str] | None = None) -> int:
             for path in plots.save(run, kind=command.format):
                 console.print(f"figure:  {path}", highlight=False, markup=False, soft_wrap=True)
         elif isinstance(command, ShowCommand):
-            console.print(terminal.level_table(store.find(command.run, command.runs_dir)))
+            run = store.find(command.run, command.runs_dir)
+            console.print(terminal.level_table(run))
+            if run.spec.data.validation:
+                console.print(terminal.ticket_table(run))
         elif names := store.names(command.runs_dir):
             console.print(terminal.run_table(command.runs_dir, names))
         else:

@@ -30,6 +30,10 @@ DASHED = ("reinit", "random_mask_reinit", "one_shot_reinit", "random_mask")
 """Branches that lost their initial weights or their place, dashed as in the paper."""
 
 
+REACH = 4.0
+"""Percentage points."""
+
+
 @dataclass(frozen=True)
 class Line:
     """One curve against density."""
@@ -64,12 +68,23 @@ def panels(count: int, title: str, columns: int = 3, width: float = 4.4, height:
         return [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
 
 
-def against_density(lines: Sequence[Line], column: str, ax: Axes | None = None, legend: bool = True) -> Axes:
+def shared_legend(axes: Sequence[Axes]) -> None:
+    """One legend beside the panels, for lines that are the same in all of them."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure = axes[0].get_figure()
+    assert figure is not None
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=9, frameon=False)
+
+
+def against_density(lines: Sequence[Line], column: str, ax: Axes | None = None) -> Axes:
     """A column of levels.csv against the weights remaining: logarithmic, decreasing. Lines without values are left
-    out."""
+    out; so is, as in the paper, what is more than `REACH` points less accurate than the dense network."""
     ax = ax or panels(1, "")[0]
     factor = 100 if "accuracy" in column else 1
     seen: list[float] = []
+    first: list[float] = []
+    low, high = np.inf, -np.inf
     for i, line in enumerate(lines):
         found = summary(line.levels, column)
         found = found[(found["branch"] == line.branch) & (found["n"] > 0) & (found["density"] > 0)]
@@ -90,13 +105,16 @@ def against_density(lines: Sequence[Line], column: str, ax: Axes | None = None, 
             linewidth=1.3,
             elinewidth=0.8,
         )
-    density_axis(ax, sorted(set(seen)), ticks=6)
+        first.append(mean[0])
+        low, high = min(low, least.min()), max(high, most.max())
+    density_axis(ax, sorted(set(seen)), ticks=5)
     ax.set_ylabel(LABELS.get(column, column))
     if column == "early_stop_iteration":
         ax.yaxis.set_major_formatter(THOUSANDS)
-        ax.set_ylim(bottom=0)
-    if legend and ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8, frameon=False)
+        ax.set_ylim(0, 1.05 * high if seen else None)
+    elif seen:
+        low = max(low, min(first) - REACH)
+        ax.set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
     return ax
 
 
@@ -148,14 +166,15 @@ THOUSANDS = FuncFormatter(lambda x, _: f"{x:,.0f}")
 
 
 def distributions(values: dict[str, np.ndarray], xlabel: str, ax: Axes | None = None) -> Axes:
-    """Histograms on shared bins, each with area 1, as lines. Empty ones are left out."""
+    """Histograms as lines, each with area 1, and with fewer bins where there are fewer values. Empty ones are left
+    out."""
     ax = ax or panels(1, "")[0]
     there = {label: x for label, x in values.items() if len(x)}
     if there:
         everything = np.concatenate(list(there.values()))
         low, high = np.quantile(everything, [0.001, 0.999])
-        bins = np.linspace(low, high, 61)
         for i, (label, x) in enumerate(there.items()):
+            bins = np.linspace(low, high, min(80, int(2 * len(x) ** (1 / 3))) + 1)  # Rice's rule, up to a point
             heights, _ = np.histogram(x, bins, density=True)
             ax.plot((bins[1:] + bins[:-1]) / 2, heights, label=label, color=COLOURS[i % len(COLOURS)], linewidth=1.3)
         ax.legend(fontsize=8, frameon=False)
@@ -201,7 +220,6 @@ def connections(tickets: dict[str, pd.DataFrame], tensor: str, end: str, ax: Axe
     ax.set_xlabel("units, most connected first (%)")
     ax.set_ylabel("connections left (%)")
     ax.set_title(f"{tensor}: {'into its units' if end == 'unit' else 'out of the units before'}", fontsize=10)
-    ax.legend(fontsize=8, frameon=False)
     return ax
 
 

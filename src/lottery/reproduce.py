@@ -16,7 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lottery import claims, experiment, models
-from lottery.analysis import OpenRun, open_run, summary
+from lottery.analysis import OpenRun, open_run, summary, unstopped
 from lottery.errors import LotteryError, known
 from lottery.experiment import Progress
 from lottery.spec import Spec
@@ -142,29 +142,31 @@ def listing(study: str, iterations: int, replicates: int, runs_dir: Path) -> Tab
     measured = False
     for name in [study] if study else STUDIES:
         items = STUDIES[name]
-        everything = choose(name, "")
-        for item in ("", *items):
-            needed = specs([item] if item else everything, iterations, replicates)
-            found = cost(needed.values(), runs_dir)
+        needed = {item: specs([item], iterations, replicates) for item in items}
+        uids = {item: {spec.uid: run for run, spec in reversed(needed[item].items())} for item in items}
+        everything = cost(specs(choose(name, ""), iterations, replicates).values(), runs_dir)
+        table.add_row(
+            f"[bold]{name}",
+            "all but those marked *",
+            "",
+            f"{everything.total / 3600:.2g}",
+            f"{everything.missing / 3600:.2g}",
+            "",
+        )
+        for item, about in items.items():
+            found = cost(needed[item].values(), runs_dir)
             measured |= found.measured
-            uids = {spec.uid: run for run, spec in reversed(needed.items())}  # a run of two names by its first
             runs = [
-                f"{run} ({', '.join(needed[run].branches)})" if needed[run].branches else run for run in uids.values()
-            ][::-1]
-            if len(runs) > 3:
-                runs = [f"{len(runs)} runs, {runs[0]} to {runs[-1]}"]
-            shared = [
-                other
-                for other in items
-                if other != item and set(uids) & {spec.uid for spec in specs([other], iterations, replicates).values()}
+                f"{run} ({', '.join(needed[item][run].branches)})" if needed[item][run].branches else run
+                for run in reversed(uids[item].values())  # a run of two names goes by the first
             ]
             table.add_row(
-                item + ("" if not item or items[item].default else " *") if item else f"[bold]{name}",
-                items[item].says if item else "all but those marked *",
-                ", ".join(runs) if item else "",
+                item if about.default else f"{item} *",
+                about.says,
+                ", ".join(runs) if len(runs) <= 3 else f"{len(runs)} runs, {runs[0]} to {runs[-1]}",
                 f"{found.total / 3600:.2g}",
                 f"{found.missing / 3600:.2g}",
-                ", ".join(shared) if item else "",
+                ", ".join(other for other in items if other != item and uids[item].keys() & uids[other].keys()),
             )
     source = "what finished levels took here" if measured else "what levels take on an AMD EPYC (benchmarks/RESULTS.md)"
     table.caption = (
@@ -191,7 +193,10 @@ def write_results(items: Iterable[str], runs: dict[str, OpenRun], out: Path) -> 
             paths.append(out / f"{name}.{form}")
             write(paths[-1], picture.getvalue())
     frames = []
-    for name, run in {run.path: (name, run) for name, run in reversed(runs.items())}.values():  # each by its first name
+    first = {run.path: name for name, run in reversed(runs.items())}  # a run of two names goes by the first
+    for name, run in runs.items():
+        if first[run.path] != name:
+            continue
         write(out / f"{name}.toml", run.spec.to_toml().encode())
         frames.append(results.levels(name).assign(run=run.path.name))
         paths.append(out / f"{name}.toml")
@@ -228,7 +233,8 @@ def _scalings_table(results: Results, judged: dict[str, pd.DataFrame]) -> str:
                 continue
             found = summary(frame, "early_stop_iteration")
             mean = found.loc[(found["branch"] == "rewind") & (found["level"] == level), "mean"].item()
-            cells.append("–" if np.isnan(mean) else f"{mean:,.0f}")
+            at_least = "≥ " if (unstopped(frame, "rewind")[level] > 0).any() else ""
+            cells.append("–" if np.isnan(mean) else f"{at_least}{mean:,.0f}")
         rows.append([f"early-stop iteration at {percent:g} %", "", *cells])
     for claim in columns[MAIN_SCALING].index:
         if all(frame["ours"].notna()[claim] for frame in columns.values()):

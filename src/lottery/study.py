@@ -35,7 +35,8 @@ class Planned:
     """At most so many."""
 
     def sized(self, iterations: int, replicates: int) -> Spec:
-        recipe = replace(self.spec.recipe, iterations=max(1, round(self.share * iterations)))
+        share = max(min(1, iterations), round(self.share * iterations))  # of 1 it is 1, and 0 is Recipe's to refuse
+        recipe = replace(self.spec.recipe, iterations=share)
         return replace(self.spec, recipe=recipe, replicates=min(replicates, self.replicates or replicates))
 
 
@@ -158,6 +159,7 @@ def _branches(run: str, what: str, branches: tuple[str, ...], *columns: str) -> 
         lines = figures.branch_lines(results.levels(run), ("rewind", *branches))
         for ax, column in zip(axes, columns, strict=True):
             figures.against_density(lines, column, ax)
+        figures.shared_legend(axes)
         return _figure(axes)
 
     return draw
@@ -171,6 +173,7 @@ def _sweep(name: str) -> Callable[[Results], Figure]:
         axes = figures.panels(3, results.title(f"{name}-{next(iter(specs))}", f"{name.upper()}: {what}"))
         for ax, column in zip(axes, (STOP, EARLY, LAST), strict=True):
             figures.against_density(lines, column, ax)
+        figures.shared_legend(axes)
         return _figure(axes)
 
     return draw
@@ -208,6 +211,7 @@ def _fig4(results: Results) -> Figure:
     ):
         figures.against_density(lines, column, ax)
         ax.set_title(name, fontsize=10)
+    figures.shared_legend(axes)
     return _figure(axes)
 
 
@@ -241,20 +245,20 @@ def _f6(results: Results) -> Figure:
     axes = figures.panels(2 * len(names), results.title("main", "F.6: connections left at each unit"), len(names))
     for i, ax in enumerate(axes):
         figures.connections(tickets, names[i % len(names)], "unit" if i < len(names) else "input", ax)
+    figures.shared_legend(axes)
     return _figure(axes)
 
 
 def _scalings(results: Results) -> Figure:
     there = {name: results.levels(f"scaling-{name}") for name in ("standardize", "unit", "l2")}
-    axes = figures.panels(
-        3, results.title("scaling-l2", "Input scalings: which of them learns like the paper's networks")
-    )
+    axes = figures.panels(3, results.title("scaling-l2", "Input scalings").replace(" (l2)", ""))
     lines = [
         figures.Line(name, frame[frame["level"] <= 9], colour=COLOURS[i])
         for i, (name, frame) in enumerate(there.items())
     ]
     for ax, column in zip(axes, (STOP, EARLY, LAST), strict=True):
         figures.against_density(lines, column, ax)
+    figures.shared_legend(axes)
     return _figure(axes)
 
 
