@@ -13,7 +13,7 @@ import pooch
 from lottery import experiment
 from lottery.masks import density
 from lottery.spec import PRESETS, Spec
-from lottery.starts import STARTS, Start, Trunk
+from lottery.starts import Start, Trunk, rewind
 from lottery.store import Run
 
 LEVELS = 20
@@ -34,7 +34,7 @@ def start(run: Run, level: int) -> Start:
     """Where that level's training begins."""
     initial = run.load(run.spec.start, 0, 0).start
     masks = run.load(run.spec.start, 0, level).masks
-    return STARTS[run.spec.start](Trunk(key(run.spec), level, initial, masks))
+    return rewind(Trunk(key(run.spec), level, initial, masks))
 
 
 def densities(run: Run) -> list[float]:

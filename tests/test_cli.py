@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 import lottery
+from lottery import plots
 from lottery.cli import main
 from lottery.engines import ENGINES
 from lottery.spec import Spec
+from lottery.starts import STARTS
 
 LOTTERY = str(Path(sys.executable).with_name("lottery"))
 
@@ -82,6 +85,9 @@ def test_a_folder_name_is_no_markup(finished: Path, tmp_path: Path) -> None:
         (["run", "quickstart", "--pruning.rate", "1.5"], "pruning.rate = 1.5: must be in [0, 1]"),
         (["run", "quickstart", "--pruning.layer-rates", "fc9", "0.1"], "'fc9' matches no layer"),
         (["run", "quickstart", "--levels", "-1"], "levels = -1"),
+        (["run", "quickstart", "--branches", "renit"], "unknown branch 'renit': choose from rewind, reinit, "),
+        (["run", "quickstart", "--branches", "shuffle,one_shot:2"], "one_shot draws nothing at random"),
+        (["run", "quickstart", "--branches", "reinit", "rewind"], "'rewind': is the trunk's own rule"),
         (["run", "quickstart", "--iterations", "0"], "recipe.iterations = 0: must be at least 1"),
         (["run", "quickstart", "--jobs", "0"], "jobs = 0"),
         (["run", "quickstart", "--engine", "warp"], "unknown engine 'warp'"),
@@ -107,6 +113,41 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["reinit:2,one_shot"], ["reinit:2", "one_shot"], ["reinit:2,", "one_shot"]])
+def test_branches_of_a_finished_run_train_alone_and_show_in_table_and_figure(
+    finished: Path, tmp_path: Path, words: list[str]
+) -> None:
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    (path,) = (tmp_path / "runs").iterdir()
+    (tmp_path / "words.toml").write_text((path / "spec.toml").read_text())
+    levels = range(1, lottery.Run(path).spec.levels + 1)
+    result = call("run", "words.toml", "--branches", *words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    printed = [line.split("  weights")[0] for line in result.stdout.splitlines() if "  weights left" in line]
+    names = ("one_shot  replicate 0", "reinit  replicate 0  draw 1", "reinit  replicate 0")
+    assert sorted(printed) == [f"{name}  level  {level}" for name in names for level in levels]
+    table = call("show", path.name, cwd=tmp_path).stdout
+    assert [line.split()[:2] for line in table.splitlines() if line.strip().startswith(("one_shot", "reinit"))] == [
+        [branch, str(level)] for branch in ("one_shot", "reinit") for level in (0, *levels)
+    ]
+    assert lottery.Run(path).spec.draws == {"reinit": 2, "one_shot": 1}
+    assert f"all {1 + 4 * len(levels)}" in call("list", cwd=tmp_path).stdout
+    ax = plots.accuracy(lottery.Run(path))
+    legend = ax.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["rewind", "one_shot", "reinit"]
+    lines = [bars[0] for bars in ax.containers]
+    assert [line.get_color() for line in lines] == [plots.BRANCH_COLOURS[n] for n in ("rewind", "one_shot", "reinit")]
+    assert all(
+        line.get_xydata()[0].tolist() == lines[0].get_xydata()[0].tolist() for line in lines
+    )  # one dense network
+
+
+def test_every_start_rule_has_a_colour_of_its_own() -> None:
+    assert set(plots.BRANCH_COLOURS) == set(STARTS)
+    assert len(set(plots.BRANCH_COLOURS.values())) == len(STARTS)
 
 
 def test_unknown_flags_exit_with_2(tmp_path: Path) -> None:

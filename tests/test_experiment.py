@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 
 import lottery
-from lottery import history, masks, models
+from lottery import history, masks, models, runners
 from lottery.errors import LotteryError
 from lottery.experiment import Progress, check
 from lottery.seeds import stream
 from lottery.spec import PRESETS, Data, Pruning, Recipe, Spec
+from lottery.starts import STARTS
 from lottery.store import COLUMNS
 
 LOTTERY = str(Path(sys.executable).with_name("lottery"))
@@ -40,6 +42,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> lottery.Run:
         pruning=Pruning(rate=0.5, layer_rates={"fc3.weight": 0.25}),
         levels=3,
         replicates=2,
+        branches=("reinit:2", "one_shot", "continue"),
     )
     return lottery.run(spec, runs_dir=tmp_path_factory.mktemp("runs"))
 
@@ -68,9 +71,9 @@ def test_levels_start_from_the_initial_weights_and_nest(undisturbed: lottery.Run
 
 
 def test_rows_say_what_the_histories_say(undisturbed: lottery.Run) -> None:
-    assert len(undisturbed.rows()) == 8
+    assert len(undisturbed.rows()) == 2 * (4 + 4 * 3)
     for row in undisturbed.rows():
-        saved = undisturbed.load("rewind", row["replicate"], row["level"])
+        saved = undisturbed.load(row["branch"], row["replicate"], row["level"], row["draw"])
         at = int(np.argmin(saved.history["validation_loss"]))
         assert row["early_stop_iteration"] == saved.history["iteration"][at]
         assert row["test_accuracy_early_stop"] == saved.history["test_accuracy"][at]
@@ -100,6 +103,98 @@ def test_a_ticket_trains_to_its_recorded_result(undisturbed: lottery.Run, tmp_pa
     assert history.to_csv(again.history) == history.to_csv(saved.history)
 
 
+def test_branches_apply_their_rule_to_each_level_of_the_trunk(undisturbed: lottery.Run) -> None:
+    run = undisturbed
+    for replicate in range(2):
+        dense = run.load("rewind", replicate, 0)
+        before = dense
+        for level in (1, 2, 3):
+            assert not run.has("reinit", replicate, 0)
+            trunk = run.load("rewind", replicate, level)
+            draws = [run.load("reinit", replicate, level, draw) for draw in (0, 1)]
+            at_once = run.load("one_shot", replicate, level)
+            continued = run.load("continue", replicate, level)
+            for name, mask in trunk.masks.items():
+                for drawn in draws:
+                    assert drawn.masks[name].tobytes() == mask.tobytes()
+                assert (draws[0].start[name] != draws[1].start[name])[mask].mean() > 0.99
+                assert (draws[0].start[name] != trunk.start[name])[mask].mean() > 0.99
+                assert at_once.masks[name].sum() == continued.masks[name].sum() == mask.sum()
+                if name == "fc1.weight":  # in small layers, both may agree
+                    assert (at_once.masks[name] != mask).any() == (level > 1)
+                kept = at_once.masks[name]
+                assert np.abs(dense.trained[name][~kept]).max() <= np.abs(dense.trained[name][kept]).min()
+                assert at_once.start[name][kept].tobytes() == dense.start[name][kept].tobytes()
+                gone = before.masks[name] & ~continued.masks[name]  # by the branch's own magnitudes
+                assert (
+                    np.abs(before.trained[name][gone]).max()
+                    <= np.abs(before.trained[name][continued.masks[name]]).min()
+                )
+            for name, weight in masks.apply(before.trained, continued.masks).items():
+                assert continued.start[name].tobytes() == weight.tobytes()
+            before = continued
+
+
+def test_a_branch_trains_on_the_trunks_data_order(undisturbed: lottery.Run, tmp_path: Path) -> None:
+    """one_shot's level 1 has the trunk's mask and weights: the same order gives the same bits."""
+    trunk, branch = (undisturbed.load(name, 1, 1) for name in ("rewind", "one_shot"))
+    assert all(trunk.trained[n].tobytes() == branch.trained[n].tobytes() for n in trunk.trained)
+
+
+def test_a_branchs_levels_on_disk_are_verified(undisturbed: lottery.Run, tmp_path: Path) -> None:
+    path = tmp_path / undisturbed.path.name
+    shutil.copytree(undisturbed.path, path)
+    run = lottery.Run(path)
+    for branch, draw, other in (("reinit", 1, "reinit"), ("continue", 0, "rewind")):
+        folder, good = run.level_path(branch, 0, 1, draw), run.load(branch, 0, 1, draw)
+        shutil.rmtree(folder)
+        theirs = run.load(other, 1, 1)  # whole, but of another start
+        run.save(branch, 0, 1, replace(theirs, row=good.row), draw)
+        shutil.rmtree(run.level_path(branch, 0, 3, draw))
+        with pytest.raises(LotteryError, match=r"not what this version makes from the levels before") as caught:
+            lottery.run(run.spec, runs_dir=tmp_path)
+        assert str(folder) in str(caught.value)
+        shutil.rmtree(folder)
+        run.save(branch, 0, 1, good, draw)
+        lottery.run(run.spec, runs_dir=tmp_path)
+        assert contents(run) == contents(undisturbed)
+
+
+def test_any_rule_runs_as_the_trunks_and_any_as_its_branch(tiny: Spec, tmp_path: Path) -> None:
+    small = replace(tiny, recipe=Recipe(iterations=2, evaluate_every=2))
+    for start in STARTS:
+        branches = tuple(STARTS)[1:] if start == "rewind" else ("rewind",)
+        run = lottery.run(replace(small, start=start, branches=branches), runs_dir=tmp_path)
+        assert not run.unfinished(run.spec)
+        for level in (1, 2):
+            assert (run.load(start, 0, level).masks["fc1.weight"].sum()) == 15680 >> level
+
+
+def fail(number: int, emit: runners.Emit) -> None:
+    raise LotteryError(f"task {number}")
+
+
+def note(number: int, emit: runners.Emit) -> None:
+    emit(number)
+
+
+def test_tasks_begin_after_those_they_need_and_are_dropped_with_them() -> None:
+    tasks = [
+        runners.Task(fail, (0,)),
+        runners.Task(note, (1,)),
+        runners.Task(note, (2,), after=0),
+        runners.Task(note, (3,), after=2),
+        runners.Task(note, (4,), after=1),
+    ]
+    heard: list[int] = []
+    with pytest.raises(LotteryError, match="task 0"):
+        runners.processes(tasks, heard.append, 2)
+    assert heard == [1, 4]
+    heard.clear()
+    runners.here([replace(task, function=note) for task in tasks], heard.append)
+    assert heard == [0, 1, 2, 3, 4]
+
+
 def test_replicates_differ(undisturbed: lottery.Run) -> None:
     a, b = (undisturbed.load("rewind", r, 0) for r in (0, 1))
     assert (a.start["fc1.weight"] != b.start["fc1.weight"]).all()
@@ -110,8 +205,9 @@ def test_same_bits_in_parallel_processes(undisturbed: lottery.Run, tmp_path: Pat
 
 
 def test_same_bits_when_extended_in_pieces(undisturbed: lottery.Run, tmp_path: Path) -> None:
-    lottery.run(replace(undisturbed.spec, replicates=1, levels=1), runs_dir=tmp_path)
-    lottery.run(replace(undisturbed.spec, replicates=2, levels=0), runs_dir=tmp_path)
+    lottery.run(replace(undisturbed.spec, replicates=1, levels=1, branches=("reinit",)), runs_dir=tmp_path)
+    lottery.run(replace(undisturbed.spec, replicates=2, levels=0, branches=("reinit:2",)), runs_dir=tmp_path)
+    lottery.run(replace(undisturbed.spec, replicates=1, branches=()), runs_dir=tmp_path)
     assert contents(lottery.run(undisturbed.spec, runs_dir=tmp_path)) == contents(undisturbed)
 
 
@@ -133,25 +229,28 @@ def test_a_run_keeps_to_its_engine(tiny: Spec, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def long(undisturbed: lottery.Run, tmp_path_factory: pytest.TempPathFactory) -> lottery.Run:
-    """Long enough to be killed five times."""
-    spec = replace(undisturbed.spec, levels=7, recipe=Recipe(iterations=1500, evaluate_every=10))
+    """Long enough to be killed six times."""
+    spec = replace(
+        undisturbed.spec, levels=4, branches=("reinit", "continue"), recipe=Recipe(iterations=1500, evaluate_every=10)
+    )
     return lottery.run(spec, runs_dir=tmp_path_factory.mktemp("long"))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_same_bits_after_five_kills(long: lottery.Run, tmp_path: Path, jobs: int) -> None:
+def test_same_bits_after_six_kills(long: lottery.Run, tmp_path: Path, jobs: int) -> None:
     """kill -9 of the parent alone, at moments spread over the run; workers must die with it."""
     (tmp_path / "spec.toml").write_text(long.spec.to_toml())
     command = [LOTTERY, "run", "spec.toml", "--jobs", str(jobs)]
     moments = random.Random(jobs)
     killed = 0
-    for wait_for in ("run:", *4 * [""]):  # while it starts up; then some time after the next level is on disk
+    # while it starts up; then some time after a level is on disk, of the trunk and of branches
+    for wait_for in ("run:", "rewind", "rewind", "", "reinit", "continue"):
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith(wait_for or "rewind"):
+            if line.startswith(wait_for or ("rewind", "reinit", "continue")):
                 break
-        time.sleep(moments.uniform(0, 2.0 if wait_for else 0.2))
+        time.sleep(moments.uniform(0, 2.0 if wait_for == "run:" else 0.2))
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
         process.stdout.close()
@@ -214,6 +313,9 @@ def test_without_validation_there_is_no_early_stop(tiny: Spec, tmp_path: Path) -
         ({"levels": 2.0}, "levels"),
         ({"recipe": Recipe(batch_size=4000, drop_last=True)}, "with drop_last, 3500 images make no batch"),
         ({"start": "rewnd"}, "unknown start 'rewnd': choose from rewind"),
+        ({"branches": ("shufle",)}, "unknown branch 'shufle': choose from rewind, reinit, "),
+        ({"branches": ("one_shot:2",)}, "branches = 'one_shot:2': one_shot draws nothing at random"),
+        ({"branches": ["shuffle"]}, "the spec changes when written and read"),
         ({"pruning": Pruning(criterion="size")}, "unknown pruning.criterion 'size'"),
         ({"pruning": Pruning(layer_rates={"conv*": 0.1})}, "'conv*' matches no layer; there are fc1.weight"),
     ],

@@ -1,5 +1,7 @@
 """The level loop: every level starts from θ₀ ⊙ m, bit for bit, whatever training did."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,10 @@ def theta() -> Weights:
     return weights | {"fc1.bias": stream(4).standard_normal(8).astype(np.float32)}  # non-zero: biases rewind too
 
 
+def draw_theta(rng: np.random.Generator) -> Weights:
+    return models.initial_weights(LAYOUT, "glorot_normal", rng)
+
+
 def vandal(level: int, start: starts.Start) -> Weights:
     """Trains in place, as an optimizer would, and scribbles on everything that it was given."""
     for name, weight in start.weights.items():
@@ -30,17 +36,6 @@ def vandal(level: int, start: starts.Start) -> Weights:
 def prune(level: loop.Level) -> Masks:
     evidence = criteria.Evidence(level.start.weights, level.trained, level.start.masks, stream(0))
     return criteria.prune(evidence, Pruning(rate=0.3))
-
-
-@pytest.mark.parametrize("rule", starts.STARTS)
-def test_starts_share_nothing_with_the_trunk(rule: str) -> None:
-    initial = theta()
-    kept = {n: stream(5).random(initial[n].shape) < 0.5 for n in PRUNABLE}
-    start = starts.STARTS[rule](starts.Trunk((0, 0), 1, initial, kept))
-    for made, given in ((start.weights, initial), (start.masks, kept)):
-        for a in made.values():
-            assert not any(np.shares_memory(a, b) for b in given.values())
-    masks.check_applied(start.weights, start.masks)
 
 
 def test_every_level_starts_from_the_initial_weights_bit_for_bit() -> None:
@@ -70,6 +65,46 @@ def test_every_level_starts_from_the_initial_weights_bit_for_bit() -> None:
             assert all(kept[n].sum() == previous[n].sum() - round(0.3 * previous[n].sum()) for n in kept)
         previous = kept
     assert masks.density(begun[0][1]) == 1
+
+
+@pytest.mark.parametrize("rule", starts.STARTS)
+def test_any_rule_can_be_the_trunks_and_level_0_is_the_same(rule: str) -> None:
+    finished = list(loop.levels(theta(), PRUNABLE, 3, starts.STARTS[rule].start, vandal, prune, (0, 0), draw_theta))
+    assert all(finished[0].start.weights[n].tobytes() == w.tobytes() for n, w in theta().items())
+    for before, after in pairwise(finished):
+        for name in PRUNABLE:
+            kept = before.start.masks[name].sum()
+            assert after.start.masks[name].sum() == kept - round(0.3 * kept)
+
+
+def test_continuing_goes_on_from_its_own_trained_weights_whatever_becomes_of_them_later() -> None:
+    ended: list[Weights] = []
+    for level in loop.levels(theta(), PRUNABLE, 3, starts.continue_, vandal, prune):
+        if level.number:
+            for name, w in masks.apply(ended[-1], level.start.masks).items():
+                assert level.start.weights[name].tobytes() == w.tobytes()
+        ended.append({n: w.copy() for n, w in level.trained.items()})
+        for w in level.trained.values():  # the caller's to change: the next level must not see it
+            w[...] = 0 if level.number else w
+
+
+def test_a_rule_sees_what_the_dense_network_and_the_level_before_ended_with() -> None:
+    seen: list[starts.Trunk] = []
+
+    def rule(trunk: starts.Trunk) -> starts.Start:
+        seen.append(trunk)
+        return starts.rewind(trunk)
+
+    finished = list(loop.levels(theta(), PRUNABLE, 3, rule, vandal, prune))
+    for trunk in seen:
+        assert all(trunk.dense[n].tobytes() == w.tobytes() for n, w in finished[0].trained.items())
+        assert all(trunk.before[n].tobytes() == w.tobytes() for n, w in finished[trunk.level - 1].trained.items())
+    assert {trunk.level for trunk in seen} == {1, 2, 3}
+
+
+def test_a_rule_that_needs_fresh_weights_says_so() -> None:
+    with pytest.raises(LotteryError, match=r"draws fresh weights: pass levels\(\.\.\., fresh="):
+        list(loop.levels(theta(), PRUNABLE, 1, starts.reinit, vandal, prune))
 
 
 def test_pruning_sees_the_weights_that_training_ended_with() -> None:

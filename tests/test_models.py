@@ -49,6 +49,17 @@ def test_glorot_normal() -> None:
     assert not any(w.any() for n, w in weights.items() if n.endswith("bias"))
 
 
+def test_gaussian_has_one_standard_deviation_in_every_layer() -> None:
+    weights = models.initial_weights(models.mlp((784, 300, 100, 10)), "gaussian", stream(0), std=0.05)
+    for name in ("fc1.weight", "fc2.weight"):
+        z = weights[name] / 0.05
+        assert weights[name].dtype == np.float32
+        assert abs(z.std() - 1) < 0.02
+        assert abs(z.mean()) < 0.02
+        assert (np.abs(z) > 2).mean() == pytest.approx(0.0455, abs=0.005)
+    assert not any(w.any() for n, w in weights.items() if n.endswith("bias"))
+
+
 def test_weights_depend_on_the_stream_alone() -> None:
     layout = models.mlp((20, 10, 5))
     a, b, c = (models.initial_weights(layout, "glorot_normal", stream(0, r, "weights")) for r in (0, 0, 1))

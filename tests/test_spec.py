@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lottery.errors import LotteryError
-from lottery.spec import PRESETS, Data, Pruning, Recipe, Spec, load
+from lottery.spec import PRESETS, Data, Model, Pruning, Recipe, Spec, load
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -26,11 +26,13 @@ def test_names_of_runs_never_change() -> None:
 
 def test_what_changes_a_result_changes_the_name_and_nothing_else_does() -> None:
     spec = PRESETS["lenet-mnist"]
-    assert replace(spec, levels=3, replicates=5).uid == spec.uid
+    assert replace(spec, levels=3, replicates=5, branches=("reinit:3",)).uid == spec.uid
     assert replace(spec, pruning=Pruning(rate=1)).uid == replace(spec, pruning=Pruning(rate=1.0)).uid
     for other in (
         replace(spec, seed=1),
         replace(spec, data=Data(name="kmnist")),
+        replace(spec, start="continue"),
+        replace(spec, model=Model(init="gaussian")),
         replace(spec, recipe=Recipe(learning_rate=1e-3)),
         replace(spec, pruning=Pruning(layer_rates={"fc3.weight": 0.2})),
     ):
@@ -63,12 +65,30 @@ def test_what_changes_a_result_changes_the_name_and_nothing_else_does() -> None:
         ('[pruning]\nscope = "global"\n[pruning.layer_rates]\nfc1 = 0.1', "no meaning in global scope"),
         ("[model]\nhidden = [0]", "at least 1 unit"),
         ("[data]\nvalidation = -5", "data.validation = -5"),
+        ("[model]\nstd = 0.2", "model.std = 0.2: only gaussian has it"),
+        ('[model]\ninit = "gaussian"\nstd = 0', "model.std = 0.0: must be above 0 and finite"),
+        ('[model]\ninit = "gaussian"\nstd = inf', "model.std = inf"),
+        ('branches = ["reinit:0"]', "branches = 'reinit:0': a branch is the name of a start rule, or name:draws"),
+        ('branches = ["reinit:"]', "branches = 'reinit:'"),
+        ('branches = [":2"]', "branches = ':2'"),
+        ('branches = ["reinit:x"]', "branches = 'reinit:x'"),
+        ('branches = ["reinit", "one_shot", "reinit:3"]', "name 'reinit' once"),
+        ('branches = ["rewind"]', "branches = 'rewind': is the trunk's own rule"),
+        ('start = "continue"\nbranches = ["continue"]', "branches = 'continue': is the trunk's own rule"),
     ],
 )
 def test_bad_settings_are_named_with_value_and_source(toml: str, message: str) -> None:
     with pytest.raises(LotteryError, match=r"a\.toml") as caught:
         Spec.from_toml(toml, source="a.toml")
     assert message in str(caught.value)
+
+
+def test_extending_takes_the_union_of_branches_and_the_larger_draws() -> None:
+    one, other = Spec(branches=("reinit:3", "one_shot")), Spec(branches=("shuffle", "reinit", "one_shot"))
+    assert one.draws == {"reinit": 3, "one_shot": 1}
+    assert one.extended(other).branches == ("reinit:3", "one_shot", "shuffle")
+    assert other.extended(one).branches == ("shuffle", "reinit:3", "one_shot")
+    assert one.extended(Spec()).branches == one.branches == Spec().extended(one).branches
 
 
 def test_unknown_preset_and_unreadable_file() -> None:

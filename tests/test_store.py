@@ -27,11 +27,17 @@ def made(tmp_path: Path) -> Path:
     return path
 
 
-def level(number: int = 0) -> store.SavedLevel:
+def level(number: int = 0, branch: str = "rewind", draw: int = 0) -> store.SavedLevel:
     rng = stream(number)
     weights = {"fc1.weight": rng.standard_normal((3, 5)).astype(np.float32), "fc1.bias": np.zeros(3, np.float32)}
     rows = [(10, 0.5, 0.4, 0.9, 0.41, float("nan"))]
-    row = dict.fromkeys(store.COLUMNS) | {"branch": "rewind", "replicate": 0, "level": number, "density": 1 / 3}
+    row = dict.fromkeys(store.COLUMNS) | {
+        "branch": branch,
+        "replicate": 0,
+        "level": number,
+        "density": 1 / 3,
+        "draw": draw,
+    }
     return store.SavedLevel(weights, {"fc1.weight": rng.random((3, 5)) < 0.5}, weights, history.from_rows(rows), row)
 
 
@@ -88,13 +94,47 @@ def test_what_was_half_written_is_not_there_and_is_cleaned(run: store.Run) -> No
 
 
 def test_unfinished_until_every_level_is_there(run: store.Run) -> None:
-    assert run.unfinished(run.spec) == [0]
+    assert run.unfinished(run.spec) == [("rewind", 0, 0)]
     run.save("rewind", 0, 0, level(0))
-    assert run.unfinished(run.spec) == [0]
+    assert run.unfinished(run.spec) == [("rewind", 0, 0)]
     assert run.unfinished(replace(run.spec, levels=0)) == []
     run.save("rewind", 0, 1, level(1))
     assert run.unfinished(run.spec) == []
-    assert run.unfinished(replace(run.spec, replicates=3)) == [1, 2]
+    assert run.unfinished(replace(run.spec, replicates=3)) == [("rewind", 1, 0), ("rewind", 2, 0)]
+
+
+def test_branches_are_unfinished_until_every_draw_of_every_level_but_0_is_there(run: store.Run) -> None:
+    spec = replace(run.spec, branches=("reinit:2", "one_shot"))
+    for number in (0, 1):
+        run.save("rewind", 0, number, level(number))
+    assert run.unfinished(run.spec) == []
+    assert run.unfinished(spec) == [("reinit", 0, 0), ("reinit", 0, 1), ("one_shot", 0, 0)]
+    run.save("reinit", 0, 1, level(1, "reinit", 1), draw=1)
+    run.save("one_shot", 0, 1, level(1, "one_shot"))
+    assert run.unfinished(spec) == [("reinit", 0, 0)]
+    run.save("reinit", 0, 1, level(1, "reinit"))
+    assert run.unfinished(spec) == []
+    assert sorted(p.name for p in (run.path / "reinit" / "replicate-0").iterdir()) == ["level-01", "level-01-draw-1"]
+    assert run.load("reinit", 0, 1, draw=1).row["draw"] == 1
+    rows = [(row["branch"], row["level"], row["draw"]) for row in run.rows()]
+    assert rows == [("rewind", 0, 0), ("rewind", 1, 0), ("one_shot", 1, 0), ("reinit", 1, 0), ("reinit", 1, 1)]
+
+
+def test_a_branchs_curve_begins_with_the_trunks_dense_network(run: store.Run) -> None:
+    for number in (0, 1):
+        run.save("rewind", 0, number, level(number))
+    run.save("reinit", 0, 1, level(1, "reinit"))
+    found = {branch: [(row["branch"], row["level"]) for row in rows] for branch, rows in run.curves().items()}
+    assert found == {"rewind": [("rewind", 0), ("rewind", 1)], "reinit": [("rewind", 0), ("reinit", 1)]}
+
+
+def test_runs_from_before_there_were_draws_are_read_on(run: store.Run) -> None:
+    before = level()
+    del before.row["draw"]
+    run.save("rewind", 0, 0, before)
+    run.save("rewind", 0, 1, level(1))
+    assert [row["draw"] for row in run.rows()] == [0, 0]
+    assert run.write_table().read_text().splitlines()[0] == ",".join(store.COLUMNS)
 
 
 def test_beginning_again_extends_and_never_shrinks(run: store.Run, tmp_path: Path) -> None:

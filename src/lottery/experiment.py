@@ -3,7 +3,7 @@
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from lottery.errors import LotteryError, known
 from lottery.loop import Level, levels
 from lottery.seeds import stream
 from lottery.spec import Spec
-from lottery.starts import STARTS, Start
+from lottery.starts import STARTS, Start, Trunk
 from lottery.store import Run, SavedLevel
 
 
@@ -29,6 +29,7 @@ class Progress:
     branch: str
     replicate: int
     level: int
+    draw: int
     iteration: int
     test_accuracy: float
     """Fraction."""
@@ -40,15 +41,20 @@ class Progress:
 
 def check(spec: Spec) -> models.Layout:
     """The network's layout. Raises LotteryError for a name that no registry has or a pattern that matches nothing."""
-    for setting, name, registry in (
+    named: list[tuple[str, str, Collection[str]]] = [
         ("data set", spec.data.name, DATASETS),
         ("data.scaling", spec.data.scaling, SCALINGS),
         ("model.init", spec.model.init, models.INITS),
         ("pruning.criterion", spec.pruning.criterion, criteria.CRITERIA),
         ("start", spec.start, STARTS),
-    ):
+        *(("branch", name, STARTS) for name in spec.draws),
+    ]
+    for setting, name, registry in named:
         if name not in registry:
             raise LotteryError(known(setting, name, registry))
+    for name, draws in spec.draws.items():
+        if draws > 1 and not STARTS[name].random:
+            raise LotteryError(f"branches = '{name}:{draws}': {name} draws nothing at random, so give {name} alone")
     if spec.data.validation >= (images := DATASETS[spec.data.name].train):
         raise LotteryError(f"data.validation = {spec.data.validation}: {spec.data.name} has {images} training images")
     spec.check_types()
@@ -79,8 +85,8 @@ def run(
     """Runs what is missing of an experiment and returns its run directory, `runs_dir`/`spec.uid`.
 
     Interrupted at any moment and called again, it continues; the finished run has the same bytes as one that was never
-    interrupted, but for the seconds it took. With `jobs` > 1, replicates train in as many processes (a script then
-    needs the usual `if __name__ == "__main__":`).
+    interrupted, but for the seconds it took. With `jobs` > 1, replicates train in as many processes, and so do the
+    branches of those that are trained (a script then needs the usual `if __name__ == "__main__":`).
 
     Raises LotteryError, before any work is done, for bad settings, missing data, or a run directory that is in use or
     was begun with other settings; and LotteryError naming replicate, level and iteration if a loss is not finite.
@@ -98,9 +104,15 @@ def run(
         binding = {"engine": engine, "device": device, "data": raw.sha256}
         result = Run.begin(path, spec, binding, _session())
         result.clean()
-        tasks: list[runners.Task] = [
-            (train_replicate, (path, replicate, spec.levels, raw, engine, device))
-            for replicate in result.unfinished(spec)
+        unfinished = result.unfinished(spec)
+        tasks = [
+            runners.Task(
+                train_branch,
+                (path, *task, spec.levels, raw, engine, device),
+                after=unfinished.index(trunk) if task != trunk and trunk in unfinished else None,
+            )
+            for task in unfinished
+            for trunk in [(spec.start, task[1], 0)]
         ]
         result.write_table()
 
@@ -118,23 +130,34 @@ def run(
     return result
 
 
-def train_replicate(
-    path: Path, replicate: int, count: int, raw: Raw, engine: str, device: str, emit: runners.Emit
+def train_branch(
+    path: Path,
+    branch: str,
+    replicate: int,
+    draw: int,
+    count: int,
+    raw: Raw,
+    engine: str,
+    device: str,
+    emit: runners.Emit,
 ) -> None:
-    """The trunk of one replicate up to level `count`: what is on disk is read and verified, the rest trained, saved."""
+    """One branch (or the trunk) of one replicate up to level `count`: what is on disk is read and verified, the rest
+    trained and saved. A branch needs the trunk's levels, and repeats none of their training."""
     result = Run(path)
     spec = result.spec
     key = (spec.seed, replicate)
     layout = check(spec)
-    initial = models.initial_weights(layout, spec.model.init, stream(*key, "weights"))
-    prunable = [name for name, tensor in layout.items() if tensor.prunable]
     data = split(raw, spec.data.scaling, spec.data.validation, stream(*key, "split"))
     if note := engines.slow_start(engine):
-        emit(Progress(spec.start, replicate, 0, 0, float("nan"), note=note))
+        emit(Progress(branch, replicate, 0, draw, 0, float("nan"), note=note))
     train_engine = engines.engine(engine, device)
 
-    def train(level: int, start: Start) -> masks.Weights:
-        where = (spec.start, replicate, level)
+    def fresh(rng: np.random.Generator) -> masks.Weights:
+        return models.initial_weights(layout, spec.model.init, rng, spec.model.std)
+
+    def train(branch: str, draw: int, level: int, start: Start) -> masks.Weights:
+        where = branch, replicate, level, draw
+        name = f"{branch}, replicate {replicate}, level {level}" + (f", draw {draw}" if draw else "")
         if result.has(*where):
             saved = result.load(*where)
             _check_same_start(saved, start, result.level_path(*where))
@@ -146,12 +169,18 @@ def train_replicate(
         try:
             trained = train_engine(sizes(spec), data, start, spec.recipe, report)
         except engines.LossNotFinite as error:
-            raise LotteryError(f"replicate {replicate}, level {level}: {error}; what was finished is kept") from None
-        for name, weight in trained.weights.items():
+            raise LotteryError(f"{name}: {error}; what was finished is kept") from None
+        for tensor, weight in trained.weights.items():
             if not np.isfinite(weight).all():
-                raise LotteryError(f"replicate {replicate}, level {level}: trained {name} is not finite; nothing saved")
+                raise LotteryError(f"{name}: trained {tensor} is not finite; nothing saved")
         row = _row(*where, spec.recipe.iterations, start, trained)
-        result.save(*where, SavedLevel(start.weights, start.masks, trained.weights, trained.history, row))
+        result.save(
+            branch,
+            replicate,
+            level,
+            SavedLevel(start.weights, start.masks, trained.weights, trained.history, row),
+            draw,
+        )
         emit(Progress(*where, spec.recipe.iterations, row["test_accuracy"], row))
         return trained.weights
 
@@ -160,8 +189,29 @@ def train_replicate(
         evidence = criteria.Evidence(level.start.weights, level.trained, level.start.masks, rng)
         return criteria.prune(evidence, spec.pruning)
 
-    for _ in levels(initial, prunable, count, STARTS[spec.start], train, prune, key):
-        pass
+    def chain(rule: str) -> Iterator[Level]:
+        """The level loop under that rule. The dense network is always the trunk's."""
+        prunable = [name for name, tensor in layout.items() if tensor.prunable]
+
+        def train_level(level: int, start: Start) -> masks.Weights:
+            return train(rule if level else spec.start, 0, level, start)
+
+        initial = fresh(stream(*key, "weights"))
+        return levels(initial, prunable, count, STARTS[rule].start, train_level, prune, key, fresh)
+
+    if branch == spec.start or STARTS[branch].own_trunk:
+        for _ in chain(branch):
+            pass
+        return
+    dense: Level | None = None
+    before: Level | None = None
+    for level in chain(spec.start):
+        if dense and before:
+            state = Trunk(
+                key, level.number, dense.start.weights, level.start.masks, dense.trained, before.trained, fresh, draw
+            )
+            train(branch, draw, level.number, STARTS[branch].start(state))
+        dense, before = dense or level, level
 
 
 def _check_same_start(saved: SavedLevel, start: Start, path: Path) -> None:
@@ -175,7 +225,7 @@ def _check_same_start(saved: SavedLevel, start: Start, path: Path) -> None:
 
 
 def _row(
-    branch: str, replicate: int, level: int, iterations: int, start: Start, trained: engines.Trained
+    branch: str, replicate: int, level: int, draw: int, iterations: int, start: Start, trained: engines.Trained
 ) -> dict[str, Any]:
     columns, best = trained.history, history.early_stop(trained.history)
     density = masks.density(start.masks)
@@ -196,6 +246,7 @@ def _row(
         "seconds": round(trained.seconds, 3),
         "train_accuracy": trained.train_accuracy,
         "engine": trained.engine,
+        "draw": draw,
         **{f"density:{name}": masks.density({name: mask}) for name, mask in start.masks.items()},
     }
 

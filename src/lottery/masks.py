@@ -46,28 +46,31 @@ def select(scores: Mapping[str, np.ndarray], masks: Masks, rates: Mapping[str, f
         if not np.isfinite(scores[name][mask]).all():
             raise LotteryError(f"scores of {name} are not finite: nothing was pruned")
     if scope == "layer":
-        return {name: _without_lowest(scores[name], mask, rates[name]) for name, mask in masks.items()}
+        return {name: keep_highest(scores[name], mask, _left(mask, rates[name])) for name, mask in masks.items()}
     (rate,) = {rates[name] for name in masks}
-    flat = _without_lowest(
-        np.concatenate([scores[name].ravel() for name in masks]),
-        np.concatenate([m.ravel() for m in masks.values()]),
-        rate,
-    )
+    mask = np.concatenate([m.ravel() for m in masks.values()])
+    flat = keep_highest(np.concatenate([scores[name].ravel() for name in masks]), mask, _left(mask, rate))
     ends = np.cumsum([m.size for m in masks.values()])[:-1]
     return {name: part.reshape(masks[name].shape) for name, part in zip(masks, np.split(flat, ends), strict=True)}
 
 
-def _without_lowest(scores: np.ndarray, mask: np.ndarray, rate: float) -> np.ndarray:
+def keep_highest(scores: np.ndarray, mask: np.ndarray, count: int) -> np.ndarray:
+    """The `count` highest-scored of what `mask` keeps, boolean of its shape. Of ties, those of lower index leave."""
     kept = np.flatnonzero(mask)
-    count = round(rate * kept.size)
+    leaving = kept.size - count
     out = mask.copy()
-    if count:
+    if leaving:
         values = scores.ravel()[kept]
-        cutoff = np.partition(values, count - 1)[count - 1]
+        cutoff = np.partition(values, leaving - 1)[leaving - 1]
         below = kept[values < cutoff]
-        tied = kept[values == cutoff][: count - below.size]
+        tied = kept[values == cutoff][: leaving - below.size]
         out.reshape(-1)[np.concatenate([below, tied])] = False
     return out
+
+
+def _left(mask: np.ndarray, rate: float) -> int:
+    kept = int(np.count_nonzero(mask))
+    return kept - round(rate * kept)
 
 
 def pack(mask: np.ndarray) -> np.ndarray:

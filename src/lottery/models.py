@@ -58,18 +58,30 @@ def sizes(model: Model, features: int, classes: int) -> tuple[int, ...]:
     return (features, *MODELS[model.name](model), classes)
 
 
-def _glorot_normal(tensor: Tensor, rng: np.random.Generator) -> np.ndarray:
+def _glorot_normal(tensor: Tensor, rng: np.random.Generator, std: float) -> np.ndarray:
     """Gaussian with variance 2 / (fan_in + fan_out): Glorot & Bengio 2010, equation 12."""
     draws: np.ndarray = rng.standard_normal(tensor.shape) * np.sqrt(2 / (tensor.fan_in + tensor.fan_out))
     return draws.astype(np.float32)
 
 
-INITS: dict[str, Callable[[Tensor, np.random.Generator], np.ndarray]] = {"glorot_normal": _glorot_normal}
-"""Name -> draw of one weight tensor, float32. Biases start at zero."""
+def _gaussian(tensor: Tensor, rng: np.random.Generator, std: float) -> np.ndarray:
+    """Gaussian of that standard deviation in every layer: Frankle & Carbin 2019, Appendix G.5."""
+    draws: np.ndarray = rng.standard_normal(tensor.shape) * std
+    return draws.astype(np.float32)
 
 
-def initial_weights(layout: Layout, init: str, rng: np.random.Generator) -> Weights:
-    """One draw of every tensor, float32, in the layout's order. Raises LotteryError for an unknown init."""
+INITS: dict[str, Callable[[Tensor, np.random.Generator, float], np.ndarray]] = {
+    "glorot_normal": _glorot_normal,
+    "gaussian": _gaussian,
+}
+"""Name -> draw of one weight tensor, float32, given `model.std`. Biases start at zero."""
+
+
+def initial_weights(layout: Layout, init: str, rng: np.random.Generator, std: float = Model.std) -> Weights:
+    """One draw of every tensor, float32, in the layout's order. Raises LotteryError for an unknown init.
+
+    std: standard deviation of the weights under gaussian; the others have their own.
+    """
     if init not in INITS:
         raise LotteryError(known("model.init", init, INITS))
-    return {n: INITS[init](t, rng) if t.prunable else np.zeros(t.shape, np.float32) for n, t in layout.items()}
+    return {n: INITS[init](t, rng, std) if t.prunable else np.zeros(t.shape, np.float32) for n, t in layout.items()}

@@ -15,6 +15,25 @@ from lottery.store import Row, Run, write
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by the colour-blind too."""
 
+BRANCH_COLOURS = {
+    "rewind": "#0072B2",
+    "reinit": "#D55E00",
+    "random_mask": "#009E73",
+    "random_mask_reinit": "#7FD1B9",
+    "one_shot": "#CC79A7",
+    "one_shot_reinit": "#7A3B5E",
+    "continue": "#000000",
+    "prune_at_init": "#E69F00",
+    "reinit_from_ticket": "#F4A582",
+    "same_sign": "#56B4E9",
+    "shuffle": "#8C6D31",
+    "noise_0.5": "#CBC9E2",
+    "noise_1": "#9E9AC8",
+    "noise_2": "#756BB1",
+    "noise_3": "#54278F",
+}
+"""Start rule -> its colour in every figure: relatives have related ones."""
+
 STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -27,17 +46,26 @@ STYLE: Any = {
 def accuracy(run: Run, ax: Axes | None = None) -> Axes:
     """Test accuracy (percent) against the weights remaining (percent, logarithmic, decreasing, as in the paper).
 
-    The mean over replicates with minimum and maximum, at the early-stopping iteration and at the last one; the best
-    mean is annotated.
+    The mean over replicates and draws with minimum and maximum. A trunk alone is drawn at the early-stopping iteration
+    and at the last one, its best mean annotated; several branches at the former only, where there is one.
     """
     ax = ax or _new_axes()
-    rows = [row for row in run.rows() if row["branch"] == run.spec.start]
+    curves = run.curves()
+    rows = [row for rows in curves.values() for row in rows]
+    early, last = ("test_accuracy_early_stop", "at early stop"), ("test_accuracy", "after the last iteration")
+    several = len(curves) > 1
+    if several:
+        column, when = early if any(row[early[0]] is not None for row in rows) else last
+        lines = [(curve, BRANCH_COLOURS[branch], 1.0, column, branch) for branch, curve in curves.items()]
+    else:
+        when = ""
+        lines = [
+            (rows, COLOURS[0], 1.0, early[0], f"{early[1]} (lowest validation loss)"),
+            (rows, COLOURS[1], 0.98, *last),
+        ]
     best: tuple[float, float] | None = None
-    for colour, dodge, column, label in (
-        (COLOURS[0], 1.0, "test_accuracy_early_stop", "at early stop (lowest validation loss)"),
-        (COLOURS[1], 0.98, "test_accuracy", "after the last iteration"),
-    ):
-        points = [(d, v) for d, v in _by_level(rows, column) if v]
+    for curve, colour, dodge, column, label in lines:
+        points = [(d, v) for d, v in _by_level(curve, column) if v]
         if not points:
             continue
         x = [100 * d for d, _ in points]
@@ -47,7 +75,9 @@ def accuracy(run: Run, ax: Axes | None = None) -> Axes:
         spread += [[100 * max(v) - m for m, (_, v) in zip(mean, points, strict=True)]]
         ax.errorbar(shifted, mean, yerr=spread, color=colour, fmt="o-", markersize=3.5, elinewidth=1, label=label)
         best = best or max(zip(mean, x, strict=True))
-    if best:
+    if several:
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    elif best:
         ax.annotate(
             f"best: {best[0]:.2f} % with {best[1]:.1f} % of the weights",
             (best[1], best[0]),
@@ -61,8 +91,8 @@ def accuracy(run: Run, ax: Axes | None = None) -> Axes:
         ax.set_ylim(low - 0.12 * (high - low), high)  # room for the annotation below the curves
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, frameon=False)
     _density_axis(ax, [row["density"] for row in rows])
-    ax.set_ylabel("test accuracy (%)")
-    ax.set_title(_title(run), pad=26)  # the legend is between title and axes
+    ax.set_ylabel(f"test accuracy (%) {when}".rstrip())
+    ax.set_title(_title(run), pad=6 if several else 26)  # a trunk's legend is between title and axes
     return ax
 
 
@@ -118,7 +148,7 @@ def _new_axes() -> Axes:
 
 
 def _by_level(rows: list[Row], column: str) -> Iterator[tuple[float, list[float]]]:
-    """(density, values over replicates) by level; density is the first replicate's."""
+    """(density, values over replicates and draws) by level; density is the first replicate's."""
     for level in sorted({row["level"] for row in rows}):
         at = [row for row in rows if row["level"] == level]
         yield at[0]["density"], [row[column] for row in at if row[column] is not None]

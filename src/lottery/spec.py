@@ -7,6 +7,7 @@ It knows ranges, not registries: whether a data set or a criterion of that name 
 import hashlib
 import json
 import os
+import re
 import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
@@ -41,6 +42,16 @@ PAIRS = tyro.constructors.PrimitiveConstructorSpec(
 """How a command line writes a dict: left to itself, tyro offers flags for the keys of the default only."""
 
 
+BRANCHES = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[RULE[:DRAWS] ...]",
+    instance_from_str=lambda words: tuple(entry for word in words for entry in word.split(",") if entry),
+    is_instance=lambda value: isinstance(value, tuple),
+    str_from_instance=list,
+)
+"""How a command line writes branches: apart by spaces or commas."""
+
+
 @dataclass(frozen=True)
 class Data:
     """The images, and what of them is held out."""
@@ -70,10 +81,17 @@ class Model:
     """Sizes of an mlp's hidden layers, in order; empty for a named architecture."""
 
     init: str = "glorot_normal"
-    """Initial weights: glorot_normal (Gaussian, variance 2 / (fan_in + fan_out)); biases start at zero."""
+    """Initial weights: glorot_normal (Gaussian, variance 2 / (fan_in + fan_out)), or gaussian (of standard deviation
+    model.std in every layer); biases start at zero."""
+
+    std: float = 0.1
+    """Standard deviation of gaussian initial weights."""
 
     def __post_init__(self) -> None:
         _require(all(n >= 1 for n in self.hidden), "model.hidden", self.hidden, "every layer needs at least 1 unit")
+        _require(0 < self.std < inf, "model.std", self.std, "must be above 0 and finite")
+        if self.init != "gaussian":
+            _require(self.std == Model.std, "model.std", self.std, "only gaussian has it: use model.init gaussian")
 
 
 @dataclass(frozen=True)
@@ -142,7 +160,7 @@ class Pruning:
 
 @dataclass(frozen=True)
 class Spec:
-    """One experiment. Levels and replicates say how much of it is wanted, the rest says what it is."""
+    """One experiment. Levels, replicates and branches say how much of it is wanted, the rest says what it is."""
 
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
@@ -150,7 +168,11 @@ class Spec:
     pruning: Pruning = field(default_factory=Pruning)
 
     start: str = "rewind"
-    """Where each level of the trunk starts: rewind (to the initial weights, masked)."""
+    """Where each level of the trunk starts: rewind (to the initial weights, masked), or another start rule."""
+
+    branches: Annotated[tuple[str, ...], BRANCHES] = ()
+    """Other start rules for each level of the trunk after the dense one, such as reinit or random_mask; reinit:3 draws
+    and trains each level three times."""
 
     levels: int = 20
     """Times that the network is pruned and trained again; level 0 is the dense network."""
@@ -165,6 +187,17 @@ class Spec:
         _require(self.levels >= 0, "levels", self.levels, "must be 0 (the dense network alone) or more")
         _require(self.replicates >= 1, "replicates", self.replicates, "must be at least 1")
         _require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
+        for entry in self.branches:
+            remedy = "a branch is the name of a start rule, or name:draws with 1 draw or more, such as reinit:3"
+            _require(re.fullmatch(r"[^:]+(:[1-9][0-9]*)?", entry) is not None, "branches", entry, remedy)
+        for name in (names := [entry.partition(":")[0] for entry in self.branches]):
+            _require(names.count(name) == 1, "branches", self.branches, f"name {name!r} once")
+            _require(name != self.start, "branches", name, "is the trunk's own rule: leave it out, or change start")
+
+    @property
+    def draws(self) -> dict[str, int]:
+        """Branch -> how often each of its levels is drawn and trained."""
+        return {name: int(draws or 1) for name, _, draws in (entry.partition(":") for entry in self.branches)}
 
     @property
     def uid(self) -> str:
@@ -176,7 +209,7 @@ class Spec:
         return f"{self.data.name}-{self.model.name}-{self.recipe.iterations}it-seed{self.seed}-{digest}"
 
     def identity(self) -> dict[str, Any]:
-        """Settings by dotted name that differ from the defaults; how many levels and replicates is not among them."""
+        """Settings by dotted name that differ from the defaults; how much is wanted (EXTENT) is not among them."""
         ours, defaults = flatten(Spec.from_toml(self.to_toml())), flatten(Spec())  # 1 and 1.0 are one rate
         return {k: v for k, v in ours.items() if k not in EXTENT and v != defaults[k]}
 
@@ -186,8 +219,14 @@ class Spec:
         return {k: (ours[k], theirs[k]) for k in ours if ours[k] != theirs[k]}
 
     def extended(self, other: "Spec") -> "Spec":
-        """This experiment with as many levels and replicates as the larger of the two."""
-        return replace(self, levels=max(self.levels, other.levels), replicates=max(self.replicates, other.replicates))
+        """This experiment with as many levels, replicates and draws as the larger of the two, and both's branches."""
+        draws = {n: max(self.draws.get(n, 1), other.draws.get(n, 1)) for n in self.draws | other.draws}
+        return replace(
+            self,
+            levels=max(self.levels, other.levels),
+            replicates=max(self.replicates, other.replicates),
+            branches=tuple(name if count == 1 else f"{name}:{count}" for name, count in draws.items()),
+        )
 
     def check_types(self) -> None:
         """Raises LotteryError for a value of another type than the setting's: a constructor doesn't look."""
@@ -211,7 +250,7 @@ class Spec:
             raise LotteryError(f"{source}: {error}") from error
 
 
-EXTENT = ("levels", "replicates")
+EXTENT = ("levels", "replicates", "branches")
 """Settings that say how much of an experiment is wanted: no level's result depends on them."""
 
 

@@ -1,13 +1,24 @@
 """Start rules: where one level begins. Rewinding variants and controls are the same kind of function.
 
+Every rule keeps how many weights each layer has left, and the data order: the level of a branch sees its batches in the
+order in which the trunk's level saw them, so that the two can be compared in pairs. What else it keeps, its row says.
+
 To add one: a function from Trunk to Start and a row in STARTS.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
-from lottery.masks import Masks, Weights, apply
+import numpy as np
+
+from lottery import seeds
+from lottery.errors import LotteryError
+from lottery.masks import Masks, Weights, apply, keep_highest
 from lottery.seeds import Key
+
+Fresh = Callable[[np.random.Generator], Weights]
+"""Another draw of every tensor from the spec's initialisation."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,10 @@ class Start:
     """Names the stream of the data order."""
 
 
+def no_fresh(rng: np.random.Generator) -> Weights:
+    raise LotteryError("this start rule draws fresh weights: pass levels(..., fresh=function of a NumPy generator)")
+
+
 @dataclass(frozen=True)
 class Trunk:
     """What a start rule may use: the state of the level loop before a level is trained."""
@@ -34,12 +49,160 @@ class Trunk:
     """θ₀."""
     masks: Masks
     """What this level keeps."""
+    dense: Weights = field(default_factory=dict)
+    """What level 0 ended with; empty at level 0."""
+    before: Weights = field(default_factory=dict)
+    """What the level before ended with; empty at level 0."""
+    fresh: Fresh = no_fresh
+    draw: int = 0
+    """Which of a branch's draws: rules that draw at random draw anew for each."""
+
+    def stream(self, rule: str, *purpose: str) -> np.random.Generator:
+        """A generator of this rule's own at this level and draw, whatever was drawn before."""
+        return seeds.stream(*self.key, rule, self.level, self.draw, *purpose)
 
 
 def rewind(trunk: Trunk) -> Start:
-    """θ₀ ⊙ m: Frankle & Carbin 2019, Section 1. Keeps mask and initial weights, changes nothing else."""
+    """θ₀ ⊙ m: Frankle & Carbin 2019, Section 1."""
+    return _start(trunk, trunk.initial, trunk.masks)
+
+
+def reinit(trunk: Trunk) -> Start:
+    """Fresh weights in the trunk's mask: Section 1 and Figure 3, "random reinit"."""
+    return _start(trunk, _fresh(trunk, "reinit"), trunk.masks)
+
+
+def random_mask(trunk: Trunk) -> Start:
+    """θ₀ at random positions: Figure 1, dashed."""
+    return _start(trunk, trunk.initial, _random_masks(trunk, "random_mask"))
+
+
+def random_mask_reinit(trunk: Trunk) -> Start:
+    """Fresh weights at random positions: Figure 1, dashed."""
+    return _start(trunk, _fresh(trunk, "random_mask_reinit"), _random_masks(trunk, "random_mask_reinit"))
+
+
+def one_shot(trunk: Trunk) -> Start:
+    """θ₀ where the dense network ended with the largest weights, pruned at once: Section 2, "one-shot pruning"."""
+    return _start(trunk, trunk.initial, _largest(trunk.dense, trunk.masks))
+
+
+def one_shot_reinit(trunk: Trunk) -> Start:
+    """Fresh weights in the mask of `one_shot`: Figure 4, "random reinit (one-shot)"."""
+    return _start(trunk, _fresh(trunk, "one_shot_reinit"), _largest(trunk.dense, trunk.masks))
+
+
+def continue_(trunk: Trunk) -> Start:
+    """What the level before ended with, masked, never rewound: Appendix B, "iterative pruning with continued training".
+
+    Biases go on from where they were too.
+    """
+    return _start(trunk, trunk.before, trunk.masks)
+
+
+def prune_at_init(trunk: Trunk) -> Start:
+    """The largest of θ₀, where no training had a say: Appendix F.4."""
+    return _start(trunk, trunk.initial, _largest(trunk.initial, trunk.masks))
+
+
+def reinit_from_ticket(trunk: Trunk) -> Start:
+    """Each survivor's weight is drawn, with replacement, from the layer's surviving initial weights: Appendix F.3."""
+
+    def draw(name: str, survivors: np.ndarray) -> np.ndarray:
+        drawn: np.ndarray = trunk.stream("reinit_from_ticket", name).choice(survivors, survivors.size)
+        return drawn
+
+    return _survivors(trunk, draw)
+
+
+def same_sign(trunk: Trunk) -> Start:
+    """Fresh magnitudes with the signs of θ₀: Zhou et al. 2019, Section 4."""
+    fresh = _fresh(trunk, "same_sign")
+    return _survivors(trunk, lambda name, survivors: np.copysign(fresh[name][trunk.masks[name]], survivors))
+
+
+def shuffle(trunk: Trunk) -> Start:
+    """The surviving initial weights, permuted within their layer: Zhou et al. 2019, Section 4."""
+    return _survivors(trunk, lambda name, survivors: trunk.stream("shuffle", name).permutation(survivors))
+
+
+def noise(trunk: Trunk, multiple: float) -> Start:
+    """θ₀ ⊙ m plus Gaussian noise, as wide as `multiple` standard deviations of the layer in θ₀: Appendix F.7."""
+
+    def disturb(name: str, survivors: np.ndarray) -> np.ndarray:
+        width = multiple * trunk.initial[name].std(dtype=np.float64)
+        drawn = trunk.stream(f"noise_{multiple:g}", name).standard_normal(survivors.size)
+        disturbed: np.ndarray = survivors + width * drawn
+        return disturbed.astype(survivors.dtype)
+
+    return _survivors(trunk, disturb)
+
+
+def _start(trunk: Trunk, weights: Weights, masks: Masks) -> Start:
     order = (*trunk.key, "order", trunk.level)
-    return Start(apply(trunk.initial, trunk.masks), {n: m.copy() for n, m in trunk.masks.items()}, order)
+    return Start(apply(weights, masks), {n: m.copy() for n, m in masks.items()}, order)
 
 
-STARTS: dict[str, Callable[[Trunk], Start]] = {"rewind": rewind}
+def _survivors(trunk: Trunk, change: Callable[[str, np.ndarray], np.ndarray]) -> Start:
+    """θ₀ ⊙ m with the surviving weights of each layer, in index order, replaced by what `change` makes of them."""
+    start = rewind(trunk)
+    for name, mask in trunk.masks.items():
+        start.weights[name][mask] = change(name, trunk.initial[name][mask])
+    return start
+
+
+def _fresh(trunk: Trunk, rule: str) -> Weights:
+    return trunk.fresh(trunk.stream(rule, "weights"))
+
+
+def _random_masks(trunk: Trunk, rule: str) -> Masks:
+    return {name: trunk.stream(rule, "mask", name).permuted(mask) for name, mask in trunk.masks.items()}
+
+
+def _largest(weights: Weights, masks: Masks) -> Masks:
+    """The largest of a layer's weights, as many as its mask keeps."""
+    return {
+        name: keep_highest(np.abs(weights[name]), np.ones_like(mask), int(np.count_nonzero(mask)))
+        for name, mask in masks.items()
+    }
+
+
+WORDS = ("mask", "weights", "signs", "multiset", "biases")
+"""What a rule keeps or changes, in each layer, compared with the trunk's ticket: its mask; the initial weights of the
+rule's own survivors, bit for bit; their signs; the survivors' weights in any order; the initial biases."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A start rule and what it claims. The claims are tested, both ways: what isn't kept does change."""
+
+    start: Callable[[Trunk], Start]
+    keeps: tuple[str, ...] = ()
+    """Of WORDS."""
+    random: bool = False
+    """Draws at random, so that there can be several draws of one level."""
+    own_trunk: bool = False
+    """As a branch, prunes what it has itself trained instead of following the trunk's masks."""
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        return tuple(word for word in WORDS if word not in self.keeps)
+
+
+STARTS: dict[str, Rule] = {
+    "rewind": Rule(rewind, WORDS),
+    "reinit": Rule(reinit, ("mask",), random=True),
+    "random_mask": Rule(random_mask, ("weights", "signs", "biases"), random=True),
+    "random_mask_reinit": Rule(random_mask_reinit, random=True),
+    "one_shot": Rule(one_shot, ("weights", "signs", "biases")),
+    "one_shot_reinit": Rule(one_shot_reinit, random=True),
+    "continue": Rule(continue_, ("mask",), own_trunk=True),
+    "prune_at_init": Rule(prune_at_init, ("weights", "signs", "biases")),
+    "reinit_from_ticket": Rule(reinit_from_ticket, ("mask", "biases"), random=True),
+    "same_sign": Rule(same_sign, ("mask", "signs", "biases"), random=True),
+    "shuffle": Rule(shuffle, ("mask", "multiset", "biases"), random=True),
+    **{
+        f"noise_{multiple:g}": Rule(partial(noise, multiple=multiple), ("mask", "biases"), random=True)
+        for multiple in (0.5, 1, 2, 3)
+    },
+}

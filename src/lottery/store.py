@@ -2,9 +2,9 @@
 
     <run>/spec.toml            the spec
     <run>/run.json             engine, device and data that the run was begun with; versions and machine of each session
-    <run>/levels.csv           one row per branch, replicate and level (derived: rebuilt from the levels)
+    <run>/levels.csv           one row per branch, replicate, level and draw (derived: rebuilt from the levels)
     <run>/figures/             pictures (derived)
-    <run>/<branch>/replicate-<r>/level-<l>/
+    <run>/<branch>/replicate-<r>/level-<l>/            and of further draws of a branch, level-<l>-draw-<d>/
         ticket.safetensors     the weights it starts from, and each mask packed to bits as mask:<name>
         trained.safetensors    the weights it ended with
         history.csv            every evaluation
@@ -50,6 +50,7 @@ COLUMNS = (
     "seconds",
     "train_accuracy",
     "engine",
+    "draw",
 )
 """levels.csv begins with these; then one column `density:<tensor>` per prunable tensor. Fractions, not percent."""
 
@@ -85,7 +86,7 @@ class Run:
 
     @staticmethod
     def begin(path: Path, spec: Spec, binding: dict[str, Any], session: dict[str, Any]) -> "Run":
-        """Begins the run at `path`, or opens it to continue it with the levels and replicates of `spec`.
+        """Begins the run at `path`, or opens it to continue it with the levels, replicates and branches of `spec`.
 
         binding: what a run must not change midway (engine, device, checksums of the data).
         session: what may change, noted for provenance (versions, machine, command).
@@ -109,15 +110,16 @@ class Run:
         write(path / "run.json", _to_json({**binding, "sessions": [*sessions, session]}))  # last: makes the run exist
         return Run(path)
 
-    def level_path(self, branch: str, replicate: int, level: int) -> Path:
-        return self.path / branch / f"replicate-{replicate}" / f"level-{level:02d}"
+    def level_path(self, branch: str, replicate: int, level: int, draw: int = 0) -> Path:
+        name = f"level-{level:02d}-draw-{draw}" if draw else f"level-{level:02d}"
+        return self.path / branch / f"replicate-{replicate}" / name
 
-    def has(self, branch: str, replicate: int, level: int) -> bool:
-        return self.level_path(branch, replicate, level).is_dir()
+    def has(self, branch: str, replicate: int, level: int, draw: int = 0) -> bool:
+        return self.level_path(branch, replicate, level, draw).is_dir()
 
-    def load(self, branch: str, replicate: int, level: int) -> SavedLevel:
+    def load(self, branch: str, replicate: int, level: int, draw: int = 0) -> SavedLevel:
         """Reads a finished level. Raises LotteryError, naming the file, for one that is missing or damaged."""
-        folder = self.level_path(branch, replicate, level)
+        folder = self.level_path(branch, replicate, level, draw)
         record = _read_record(folder)
         files = {name: _read(folder / name) for name in FILES}
         for name, data in files.items():
@@ -129,9 +131,9 @@ class Run:
         trained = load_tensors(files["trained.safetensors"])
         return SavedLevel(weights, masks, trained, history.from_csv(files["history.csv"].decode()), record["row"])
 
-    def save(self, branch: str, replicate: int, level: int, saved: SavedLevel) -> None:
+    def save(self, branch: str, replicate: int, level: int, saved: SavedLevel, draw: int = 0) -> None:
         """Writes a finished level; when this returns it is on disk, and if it doesn't, nothing is."""
-        folder = self.level_path(branch, replicate, level)
+        folder = self.level_path(branch, replicate, level, draw)
         folder.parent.mkdir(parents=True, exist_ok=True)
         ticket = saved.start | {MASK + n: pack(m) for n, m in saved.masks.items()}
         files = {
@@ -162,29 +164,48 @@ class Run:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def rows(self) -> list[Row]:
-        """The rows of all finished levels, trunk first, then by branch, replicate and level."""
-        found = sorted(self.path.glob("*/replicate-*/level-*/"))
-        rows = [_read_record(folder)["row"] for folder in found]
-        return sorted(rows, key=lambda r: (r["branch"] != self.spec.start, r["branch"], r["replicate"], r["level"]))
+        """The rows of all finished levels, trunk first, then by branch, replicate, level and draw."""
+        rows = [_read_record(folder)["row"] for folder in self.path.glob("*/replicate-*/level-*/")]
+        rows = [row | {"draw": row.get("draw", 0)} for row in rows]  # runs begun before there were draws have no column
+        keys = ("branch", "replicate", "level", "draw")
+        return sorted(rows, key=lambda row: (row["branch"] != self.spec.start, *(row[key] for key in keys)))
 
-    def unfinished(self, spec: Spec) -> list[int]:
-        """Replicates that lack one of the levels that `spec` asks for; none when it is complete."""
-        return [
-            replicate
-            for replicate in range(spec.replicates)
-            if not all(self.has(spec.start, replicate, level) for level in range(spec.levels + 1))
-        ]
+    def curves(self) -> dict[str, list[Row]]:
+        """Branch -> its rows, the trunk first. A branch's begin with the trunk's level 0: the dense network of them
+        all."""
+        rows = self.rows()
+        dense = [row for row in rows if (row["branch"], row["level"]) == (self.spec.start, 0)]
+        return {
+            branch: [*(dense if branch != self.spec.start else ()), *(row for row in rows if row["branch"] == branch)]
+            for branch in dict.fromkeys(row["branch"] for row in rows)
+        }
+
+    def unfinished(self, spec: Spec) -> list[tuple[str, int, int]]:
+        """(branch, replicate, draw), the trunk's first, that lack one of the levels that `spec` asks for."""
+        return list(dict.fromkeys((b, r, d) for b, r, level, d in wanted(spec) if not self.has(b, r, level, d)))
 
     def write_table(self) -> Path:
         """levels.csv, from the finished levels."""
         rows = self.rows()
-        names = list(dict.fromkeys(name for row in rows for name in row)) or COLUMNS
+        names = list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)]))
         out = io.StringIO()
         writer = csv.DictWriter(out, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write(self.path / "levels.csv", out.getvalue().encode())
         return self.path / "levels.csv"
+
+
+def wanted(spec: Spec) -> Iterator[tuple[str, int, int, int]]:
+    """(branch, replicate, level, draw) of every level that `spec` asks for, the trunk's first.
+
+    Branches have no level 0: the dense network is the trunk's.
+    """
+    for branch, draws in {spec.start: 1, **spec.draws}.items():
+        for draw in range(draws):
+            for replicate in range(spec.replicates):
+                for level in range(0 if branch == spec.start else 1, spec.levels + 1):
+                    yield branch, replicate, level, draw
 
 
 MASK = "mask:"

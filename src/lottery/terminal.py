@@ -12,7 +12,7 @@ from rich.table import Table
 from lottery.errors import LotteryError
 from lottery.experiment import Progress as Event
 from lottery.spec import Spec
-from lottery.store import Row, Run
+from lottery.store import Row, Run, wanted
 
 
 class Display:
@@ -30,7 +30,7 @@ class Display:
             console=console,
             speed_estimate_period=120,
         )
-        self.tasks: dict[tuple[str, int], TaskID] = {}
+        self.tasks: dict[tuple[str, int, int], TaskID] = {}
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
@@ -45,25 +45,29 @@ class Display:
         if self.console.is_terminal:
             self._advance(event)
         elif event.note:
-            self.console.print(f"replicate {event.replicate}: {event.note}", highlight=False)
+            self.console.print(f"{_name(event.branch, event.replicate, event.draw)}: {event.note}", highlight=False)
         elif event.row:
             self.console.print(_line(event.row), highlight=False, soft_wrap=True)
 
     def _advance(self, event: Event) -> None:
         iterations, levels = self.spec.recipe.iterations, self.spec.levels
-        key = event.branch, event.replicate
+        key = event.branch, event.replicate, event.draw
         if key not in self.tasks:  # continued runs begin at a later level: only what is left counts for the estimate
             begun = event.level * iterations
             total = (levels + 1) * iterations
-            self.tasks[key] = self.bars.add_task(
-                f"replicate {event.replicate}", total=total, completed=begun, where="", start=True
-            )
+            self.tasks[key] = self.bars.add_task(_name(*key), total=total, completed=begun, where="", start=True)
         where = (
             f"level {event.level}/{levels}  iteration {event.iteration:,}/{iterations:,}  "
             f"test accuracy {100 * event.test_accuracy:.2f} %"
         )
         done = event.level * iterations + event.iteration
-        self.bars.update(self.tasks[key], completed=done, where=event.note or where)
+        finished_branch = event.branch != self.spec.start and event.row is not None and event.level == levels
+        # there may be dozens of branches: only the trunk's bars stay
+        self.bars.update(self.tasks[key], completed=done, where=event.note or where, visible=not finished_branch)
+
+
+def _name(branch: str, replicate: int, draw: int) -> str:
+    return f"{branch}  replicate {replicate}" + (f"  draw {draw}" if draw else "")
 
 
 def _line(row: Row) -> str:
@@ -73,29 +77,29 @@ def _line(row: Row) -> str:
             f" ({100 * row['test_accuracy_early_stop']:.2f} % at early stop, iteration {row['early_stop_iteration']:,})"
         )
     return (
-        f"{row['branch']}  replicate {row['replicate']}  level {row['level']:>2}  "
+        f"{_name(row['branch'], row['replicate'], row['draw'])}  level {row['level']:>2}  "
         f"weights left {100 * row['density']:6.2f} %  test accuracy {100 * row['test_accuracy']:.2f} %{stop}  "
         f"{row['seconds']:.1f} s"
     )
 
 
 def level_table(run: Run) -> Table:
-    """One line per branch and level: means over replicates, with minimum and maximum in brackets."""
+    """One line per branch and level: means over replicates and draws, with minimum and maximum in brackets."""
     table = Table(title=escape(run.path.name), title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
+    curves = run.curves()
+    if len(curves) > 1:
+        table.add_column("branch")
     for heading in ("level", "weights\nleft %", "sparsity\n%", "early stop\n(iteration)"):
         table.add_column(heading, justify="right")
     for heading in ("test accuracy %\nat early stop", "test accuracy %\nat the end", "s"):
         table.add_column(heading, justify="right")
-    rows = run.rows()
-    branches = list(dict.fromkeys(row["branch"] for row in rows))
-    for branch in branches:
-        if len(branches) > 1:
-            table.add_section()
-            table.add_row(f"[bold]{escape(branch)}")
-        for level in sorted({row["level"] for row in rows if row["branch"] == branch}):
-            at = [row for row in rows if (row["branch"], row["level"]) == (branch, level)]
+    for branch, rows in curves.items():
+        table.add_section()
+        for level in sorted({row["level"] for row in rows}):
+            at = [row for row in rows if row["level"] == level]
             density = _mean([row["density"] for row in at])
             table.add_row(
+                *([escape(branch)] if len(curves) > 1 else ()),
                 str(level),
                 f"{100 * density:.2f}",
                 f"{100 * (1 - density):.2f}",
@@ -131,12 +135,11 @@ def run_table(runs_dir: Path, names: list[str]) -> Table:
         except LotteryError as error:
             table.add_row(escape(name), "", "", escape(str(error)))
             continue
-        wanted = run.spec.replicates * (run.spec.levels + 1)
         best = max(rows, key=lambda row: row["test_accuracy"], default=None)
         table.add_row(
             escape(name),
             str(run.spec.replicates),
-            f"{len(rows)} of {wanted}" if run.unfinished(run.spec) else f"all {len(rows)}",
+            f"{len(rows)} of {len(list(wanted(run.spec)))}" if run.unfinished(run.spec) else f"all {len(rows)}",
             f"{100 * best['test_accuracy']:.2f} % ({100 * best['density']:.1f} %)" if best else "-",
         )
     return table
