@@ -170,6 +170,21 @@ def test_any_rule_runs_as_the_trunks_and_any_as_its_branch(tiny: Spec, tmp_path:
             assert (run.load(start, 0, level).masks["fc1.weight"].sum()) == 15680 >> level
 
 
+def test_a_branch_waits_for_its_trunk_and_trains_none_of_it(tiny: Spec, tmp_path: Path) -> None:
+    heard: list[Progress] = []
+    lottery.run(replace(tiny, branches=("reinit",)), runs_dir=tmp_path, jobs=2, progress=heard.append)
+    finished = [(event.branch, event.level) for event in heard if event.row]
+    assert finished == [("rewind", 0), ("rewind", 1), ("rewind", 2), ("reinit", 1), ("reinit", 2)]
+
+
+def test_gaussian_weights_have_the_specs_deviation_fresh_ones_too(tiny: Spec, tmp_path: Path) -> None:
+    model = replace(tiny.model, init="gaussian", std=0.02)
+    run = lottery.run(replace(tiny, model=model, levels=1, branches=("reinit",)), runs_dir=tmp_path)
+    for branch, level in (("rewind", 0), ("reinit", 1)):
+        saved = run.load(branch, 0, level)
+        assert saved.start["fc1.weight"][saved.masks["fc1.weight"]].std() == pytest.approx(0.02, rel=0.05)
+
+
 def fail(number: int, emit: runners.Emit) -> None:
     raise LotteryError(f"task {number}")
 
