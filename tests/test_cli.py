@@ -63,6 +63,8 @@ def test_show_and_list(finished: Path) -> None:
     shown = call("show", "mnist-5k", cwd=finished)
     assert shown.returncode == 0
     assert "80.04" in shown.stdout
+    assert "winning tickets" in shown.stdout
+    assert "undecided" in shown.stdout  # one replicate
     assert "all" in call("list", cwd=finished).stdout
     assert "begin one with: lottery run quickstart" in call("list", "--runs-dir", "nowhere", cwd=finished).stdout
 
@@ -128,7 +130,11 @@ def test_branches_of_a_finished_run_train_alone_and_show_in_table_and_figure(
     printed = [line.split("  weights")[0] for line in result.stdout.splitlines() if "  weights left" in line]
     names = ("one_shot  replicate 0", "reinit  replicate 0  draw 1", "reinit  replicate 0")
     assert sorted(printed) == [f"{name}  level  {level}" for name in names for level in levels]
-    table = call("show", path.name, cwd=tmp_path).stdout
+    table, _, tickets = call("show", path.name, cwd=tmp_path).stdout.partition("winning tickets")
+    for branch in ("rewind", "one_shot", "reinit"):
+        assert [line.split()[1] for line in tickets.splitlines() if line.strip().startswith(branch)] == [
+            *map(str, levels)
+        ]
     assert [line.split()[:2] for line in table.splitlines() if line.strip().startswith(("one_shot", "reinit"))] == [
         [branch, str(level)] for branch in ("one_shot", "reinit") for level in (0, *levels)
     ]

@@ -12,7 +12,21 @@ import lottery
 ORDER = [
     *("errors", "spec", "seeds", "masks", "data", "models", "modules", "criteria", "starts", "history", "engines"),
     *("engines.dense", "engines.vectors", "engines.kernels", "engines.sparse", "engines.reference"),
-    *("loop", "store", "runners", "experiment", "plots", "terminal", "notebook", "cli"),
+    *(
+        "loop",
+        "store",
+        "analysis",
+        "claims",
+        "runners",
+        "experiment",
+        "plots",
+        "figures",
+        "study",
+        "reproduce",
+        "terminal",
+        "notebook",
+        "cli",
+    ),
 ]
 SOURCE = Path(lottery.__file__).parent
 

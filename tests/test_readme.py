@@ -1,4 +1,4 @@
-"""The README's Python is run as it stands."""
+"""The Python in the README and in docs/ is run as it stands."""
 
 import re
 import subprocess
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
+BLOCKS = [code for page in PAGES for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))

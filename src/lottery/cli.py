@@ -1,8 +1,11 @@
-"""The command line: lottery run | show | list. Parses, calls, prints; everything it does can be done from Python."""
+"""The command line: lottery run | reproduce | show | list. Parses, calls, prints; all of it can be done from
+Python."""
 
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -43,8 +46,37 @@ class RunCommand:
 
 
 @dataclass(frozen=True)
+class ReproduceCommand:
+    """Run what is missing of a paper's study, then write its figures and claims."""
+
+    study: tyro.conf.Positional[str] = ""
+    """lth-mnist (Frankle & Carbin 2019 on MNIST); without it, the studies are listed."""
+
+    replicates: int = 5
+    """Times that each experiment is run; the paper's number."""
+
+    iterations: int = 50_000
+    """Optimizer steps per level; the paper's number."""
+
+    only: Annotated[str, tyro.conf.arg(metavar="ITEM,ITEM")] = ""
+    """Some of the items that --list shows; the default ones if not given."""
+
+    list: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say what there is, how long each item takes here, and which runs it shares; run nothing."""
+
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Replicates and branches trained at once, one process and one thread each."""
+
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Where data sets are looked for first, each in a folder of its name; then $LOTTERY_DATA, cache, network."""
+
+    runs_dir: Folder = Path("runs")
+    """Where the runs' folders are made, and studies/ with the figures and tables."""
+
+
+@dataclass(frozen=True)
 class ShowCommand:
-    """Print the table of a run."""
+    """Print the table of a run, and which of its levels are winning tickets."""
 
     run: tyro.conf.Positional[str]
     """Its folder, its name, or the beginning of its name."""
@@ -69,8 +101,13 @@ def main(arguments: list[str] | None = None) -> int:
         command = _parse(arguments or ["--help"])
         if isinstance(command, RunCommand):
             _run(command, console)
+        elif isinstance(command, ReproduceCommand):
+            _reproduce(command, console)
         elif isinstance(command, ShowCommand):
-            console.print(terminal.level_table(store.find(command.run, command.runs_dir)))
+            run = store.find(command.run, command.runs_dir)
+            console.print(terminal.level_table(run))
+            if run.spec.data.validation:
+                console.print(terminal.ticket_table(run))
         elif names := store.names(command.runs_dir):
             console.print(terminal.run_table(command.runs_dir, names))
         else:
@@ -87,17 +124,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(arguments: list[str]) -> RunCommand | ShowCommand | ListCommand:
+def _parse(arguments: list[str]) -> RunCommand | ReproduceCommand | ShowCommand | ListCommand:
     """Parses twice where the command is `run`: the preset's values are the defaults of the other flags."""
     run = tyro.conf.subcommand("run")
     if arguments[0] == "run" and (preset := _preset(arguments[1:])):
         run = tyro.conf.subcommand("run", default=RunCommand(tyro.MISSING, load(preset)))
     commands = (
         Annotated[RunCommand, run]
+        | Annotated[ReproduceCommand, tyro.conf.subcommand("reproduce")]
         | Annotated[ShowCommand, tyro.conf.subcommand("show")]
         | Annotated[ListCommand, tyro.conf.subcommand("list")]
     )
-    parsed: RunCommand | ShowCommand | ListCommand = tyro.cli(
+    parsed: RunCommand | ReproduceCommand | ShowCommand | ListCommand = tyro.cli(
         commands,
         args=arguments,
         prog="lottery",
@@ -146,3 +184,32 @@ def _run(command: RunCommand, console: Console) -> None:
         highlight=False,
         markup=False,
     )
+
+
+def _reproduce(command: ReproduceCommand, console: Console) -> None:
+    from lottery import reproduce  # pandas and matplotlib take a second to import
+
+    if command.list or not command.study:
+        console.print(reproduce.listing(command.study, command.iterations, command.replicates, command.runs_dir))
+        return
+
+    @contextmanager
+    def watch(name: str, spec: Spec) -> Iterator[terminal.Display]:
+        console.print(f"{name}: {command.runs_dir / spec.uid}", highlight=False, markup=False)
+        with terminal.Display(spec, console) as display:
+            yield display
+
+    paths = reproduce.reproduce(
+        command.study,
+        iterations=command.iterations,
+        replicates=command.replicates,
+        only=command.only,
+        runs_dir=command.runs_dir,
+        data_dir=command.data_dir,
+        jobs=command.jobs,
+        watch=watch,
+    )
+    for path in paths:
+        if path.name == "claims.md":
+            console.print(path.read_text(), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"written to {paths[0].parent}:", *(f"  {path.name}" for path in paths), sep="\n", highlight=False)

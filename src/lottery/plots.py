@@ -90,7 +90,7 @@ def accuracy(run: Run, ax: Axes | None = None) -> Axes:
         low, high = ax.get_ylim()
         ax.set_ylim(low - 0.12 * (high - low), high)  # room for the annotation below the curves
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, frameon=False)
-    _density_axis(ax, [row["density"] for row in rows])
+    density_axis(ax, [row["density"] for row in rows])
     ax.set_ylabel(f"test accuracy (%) {when}".rstrip())
     ax.set_title(_title(run), pad=6 if several else 26)  # a trunk's legend is between title and axes
     return ax
@@ -154,12 +154,12 @@ def _by_level(rows: list[Row], column: str) -> Iterator[tuple[float, list[float]
         yield at[0]["density"], [row[column] for row in at if row[column] is not None]
 
 
-def _density_axis(ax: Axes, densities: list[float]) -> None:
+def density_axis(ax: Axes, densities: list[float], ticks: int = 8) -> None:
     ax.set_xscale("log")
     ax.set_xlabel("weights remaining (%)")
     shown = sorted({round(100 * d, 6) for d in densities if d > 0}, reverse=True)
-    ticks = [x for i, x in enumerate(shown) if i % max(1, len(shown) // 8) == 0]
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    chosen = [x for i, x in enumerate(shown) if i % max(1, len(shown) // ticks) == 0]
+    ax.xaxis.set_major_locator(FixedLocator(chosen))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.1f}" if x < 99.95 else "100"))
     ax.set_xlim(max(shown, default=100) * 1.15, min(shown, default=100) / 1.15)

@@ -1,5 +1,6 @@
 """What a run looks like in a terminal: bars while it works, plain lines where output is no terminal, tables after."""
 
+from math import isnan
 from pathlib import Path
 from types import TracebackType
 
@@ -121,6 +122,43 @@ def _spread(rows: list[Row], column: str, factor: float, form: str) -> str:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def ticket_table(run: Run) -> Table:
+    """Which levels are winning tickets, and by what margins: one line per branch and level."""
+    from lottery import analysis  # pandas takes half a second to import, and only this table needs it
+
+    levels = analysis.open_run(run.path).levels()
+    branches = list(run.curves())
+    table = Table(title="winning tickets", title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
+    if len(branches) > 1:
+        table.add_column("branch")
+    for heading in ("level", "weights\nleft %", "replicates", "more accurate\n(points)", "earlier\n(iterations)"):
+        table.add_column(heading, justify="right")
+    table.add_column("winning\nticket")
+    for branch in branches:
+        table.add_section()
+        for row in analysis.winning(levels, branch, run.spec.start).to_dict("records"):
+            table.add_row(
+                *([escape(branch)] if len(branches) > 1 else ()),
+                str(row["level"]),
+                f"{100 * row['density']:.2f}",
+                str(row["n"]),
+                _margin([row[f"accuracy{end}"] for end in ("", "_low", "_high")], "+.2f"),
+                _margin([row[f"earlier{end}"] for end in ("", "_low", "_high")], "+,.0f"),
+                row["winning"],
+            )
+    table.caption = (
+        "Against the dense network, at early stop; means over replicates, paired, and their 95 % intervals.\n"
+        "yes: neither interval goes below 0. no: one of them is below 0 as a whole. undecided: all else."
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _margin(interval: list[float], form: str) -> str:
+    mean, low, high = interval
+    return f"{mean:{form}}" if isnan(low) else f"{mean:{form}} [dim]({low:{form}} to {high:{form}})[/dim]"
 
 
 def run_table(runs_dir: Path, names: list[str]) -> Table:
