@@ -152,7 +152,8 @@ def standardize(images: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 def unit(images: np.ndarray, dataset: Dataset) -> np.ndarray:
     """x / 255 in float32, in [0, 1]."""
-    return np.divide(images, 255, dtype=np.float32)
+    scaled: np.ndarray = np.divide(images, 255, dtype=np.float32)
+    return scaled
 
 
 def l2(images: np.ndarray, dataset: Dataset) -> np.ndarray:
@@ -162,7 +163,8 @@ def l2(images: np.ndarray, dataset: Dataset) -> np.ndarray:
     The squares are summed as whole numbers, so every machine gets the same bits.
     """
     lengths = np.sqrt(np.einsum("ij,ij->i", images, images, dtype=np.int64))[:, None]
-    return np.divide(images, np.maximum(lengths, 1).astype(np.float32), dtype=np.float32)
+    scaled: np.ndarray = np.divide(images, np.maximum(lengths, 1).astype(np.float32), dtype=np.float32)
+    return scaled
 
 
 SCALINGS: dict[str, Callable[[np.ndarray, Dataset], np.ndarray]] = {"standardize": standardize, "unit": unit, "l2": l2}

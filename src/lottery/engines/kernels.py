@@ -25,6 +25,7 @@ from lottery.engines.vectors import (
     FLUSH,
     GROUP,
     LANES,
+    active,
     adam,
     at,
     control,
@@ -37,11 +38,13 @@ from lottery.engines.vectors import (
     largest,
     load,
     load16,
+    lowest,
     multiply,
     prefetch,
     put,
     relu,
     relu16,
+    rest,
     set_control,
     splat,
     splat16,
@@ -53,15 +56,16 @@ from lottery.engines.vectors import (
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
-VECTORS = "9c82b95062323463"
+VECTORS = "f00e7da6a56940a6"
 """Beginning of the SHA-256 of vectors.py. Numba finds compiled kernels by the text of this file alone: without this
 line, kernels compiled with other vectors would go on being used. Set it when vectors.py changes."""
 
 if not sha256(Path(vectors.__file__).read_text(encoding="utf-8").encode()).hexdigest().startswith(VECTORS):
     raise AssertionError("vectors.py changed: see VECTORS")
 
-QUAD = 4
-"""Images in a group where the first layer is in tiles: with 16 outputs, as many as fit the registers of AVX2."""
+CHUNK = 196
+"""Inputs of a tile that are worked through for all images before the next: 49 KiB of weights, of which those that some
+image needs fit the first level of the cache. From the second level a weight takes three times as long."""
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma & Ba 2015, Section 2; PyTorch's defaults too
 
@@ -76,19 +80,19 @@ class Lists(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Images taken together, `QUAD` or `GROUP` at a time: the pixels that any of them has, and for each of these pixels
-    how far it is from the background in each image."""
+    """Images taken together, `GROUP` at a time, to be evaluated: the rows of the pixels that any of them has, and for
+    each of these rows how far the pixel is from the background in each image."""
 
     starts: np.ndarray  # int64 [groups + 1]
-    pixels: np.ndarray  # uint16 or int32
-    values: np.ndarray  # float32 [len(pixels) * images in a group]
+    rows: np.ndarray  # int32
+    values: np.ndarray  # float32 [len(rows) * GROUP]
     labels: np.ndarray  # int64 [n], in the order of the groups
 
 
 class Net(NamedTuple):
     """Structure, parameters and working memory of the units that are computed by rows."""
 
-    shape: np.ndarray  # int64: first row of units, units, hidden units, first unit by rows (those before are tiles)
+    shape: np.ndarray  # int64: first row of units, units, hidden units; units in tiles, then those of the inner layer
     ptr: np.ndarray  # int64 [units + 1]
     source: np.ndarray  # int32 [weights]
     tptr: np.ndarray  # int64 [hidden + 1]
@@ -120,12 +124,28 @@ class Tiles(NamedTuple):
     constant: np.ndarray  # float32 [tiles * 64]: what an image without pixels gives
     sums: np.ndarray  # float32 [tiles * 64]: of each output's weights
     gb: np.ndarray  # float32 [tiles * 64]
-    slices: np.ndarray  # float32 [like W]
-    Z: np.ndarray  # float32 [64 * 64]
+    Z: np.ndarray  # float32 [64 * tiles * 64]: what the units give for up to 64 images, image by image
+    reached: np.ndarray  # int64 [2, 64]: each image's first and last pixel in a chunk
     D: np.ndarray  # float32 [batch, tiles * 64]
     pstarts: np.ndarray  # int64 [pixels + 2]
     pimages: np.ndarray  # int32 [most nonzeros in a batch]
     pvalues: np.ndarray  # float32
+
+
+class Inner(NamedTuple):
+    """A second hidden layer that is still dense, over a first one in tiles. Empty where it is computed by rows.
+
+    Half of the first layer's units are 0 for an image: this layer skips them. Its inputs are padded as the tiles'
+    outputs are."""
+
+    W: np.ndarray  # float32 [tiles, inputs, 64]; so are M, V, G
+    M: np.ndarray
+    V: np.ndarray
+    G: np.ndarray
+    mask: np.ndarray  # uint8 [tiles, inputs, 64]
+    bias: np.ndarray  # float32 [tiles * 64]
+    Z: np.ndarray  # float32 [64 * 64]
+    D: np.ndarray  # float32 [64 * tiles * 64]: deltas of up to 64 images, image by image
 
 
 @jit
@@ -165,7 +185,7 @@ def fill_rows(net, background, lists, images):
 @jit
 def forward(net, begin):
     """Rows of units `begin` and later, from the rows before them; ReLU but for the outputs."""
-    first, units, hidden, _ = net.shape
+    first, units, hidden, _, _ = net.shape
     A, w, ptr, source = net.A, net.w, net.ptr, net.source
     u = begin
     while u < units:
@@ -185,7 +205,7 @@ def forward(net, begin):
 @jit
 def forward4(net, u):
     """Rows of units u to u + 3, whose weights lead from the same rows: each is loaded once for the four."""
-    first, _, hidden, _ = net.shape
+    first, _, hidden, _, _ = net.shape
     A, w, source, k0, k1, k2, k3 = net.A, net.w, net.source, net.ptr[u], net.ptr[u + 1], net.ptr[u + 2], net.ptr[u + 3]
     for part in range(0, LANES, GROUP):
         z0, z1, z2, z3 = (
@@ -210,13 +230,13 @@ def forward4(net, u):
 
 
 @jit
-def backward(net):
-    """Deltas of the hidden units, from those of the outputs."""
-    first, _, hidden, _ = net.shape
+def backward(net, begin):
+    """Deltas of the hidden units from `begin` on, from those of the outputs."""
+    first, _, hidden, _, _ = net.shape
     A, D, w, tptr, target, position = net.A, net.D, net.w, net.tptr, net.target, net.position
     u = hidden - 1
-    while u >= 0:
-        if u >= 3 and net.back_alike[u - 3]:
+    while u >= begin:
+        if u >= begin + 3 and net.back_alike[u - 3]:
             backward4(net, u - 3)
             u -= 4
             continue
@@ -253,7 +273,7 @@ def backward4(net, u):
 @jit
 def gradients(net, add):
     """Gradients of weights and biases, added to what is there if `add`."""
-    first, units, hidden, begin = net.shape
+    first, units, _, _, _ = net.shape
     A, D, g, gb, ptr, source = net.A, net.D, net.g, net.gb, net.ptr, net.source
     for u in range(units):
         d = load(D, (first + u) * LANES)
@@ -269,7 +289,7 @@ def gradients(net, add):
 @jit
 def exponentials(net):
     """exp(output - the image's largest) into the rows of D; largest and sum into scratch[0] and scratch[1]."""
-    first, units, hidden, _ = net.shape
+    first, units, hidden, _, _ = net.shape
     A, D = net.A, net.D
     top = load(A, (first + hidden) * LANES)
     for u in range(hidden + 1, units):
@@ -287,7 +307,7 @@ def exponentials(net):
 @jit
 def softmax(net, labels, images, batch):
     """Deltas of the outputs, (softmax - one-hot) / batch; returns the sum of the images' cross-entropies in nats."""
-    first, units, hidden, _ = net.shape
+    first, units, hidden, _, _ = net.shape
     A, D, scratch, count = net.A, net.D, net.scratch, len(images)
     exponentials(net)
     scale = np.float32(1 / batch)
@@ -319,7 +339,7 @@ def sum_of_logarithms(scratch, count):
 @jit
 def score(net, labels, images):
     """Sum of the images' cross-entropies, and how many are classified correctly: the first of equal outputs counts."""
-    first, units, hidden, _ = net.shape
+    first, units, hidden, _, _ = net.shape
     A, scratch = net.A, net.scratch
     exponentials(net)
     loss, correct = 0.0, 0
@@ -371,95 +391,167 @@ def update(w, m, v, g, use_adam, constants, momentum):
 
 
 @jit
-def count_groups(lists, order, size, place):
-    """How many pixels `fill_groups` will have."""
+def count_groups(net, lists, order, place):
+    """How many rows `fill_groups` will have. place: int64 [rows of pixels], working memory."""
+    spare = net.shape[0] - 1
     place[:] = -1
     count = 0
     for j in range(len(order)):
         for k in range(lists.starts[order[j]], lists.starts[order[j] + 1]):
-            count += place[lists.columns[k]] != j // size
-            place[lists.columns[k]] = j // size
+            row = at(net.row_of, at(lists.columns, k))
+            count += row != spare and at(place, row) != j // GROUP
+            put(place, row, j // GROUP)
     return count
 
 
 @jit
-def fill_groups(lists, background, order, size, place, groups):
-    """Groups of `size` images of `lists`, taken in that order. place: int64 [pixels], working memory."""
-    columns, values, into, pixels = lists.columns, lists.values, groups.values, groups.pixels
+def fill_groups(net, background, lists, order, place, groups):
+    """`groups` from `lists`, taken in that order. place: int64 [rows of pixels], working memory."""
+    columns, values, into, rows, spare = lists.columns, lists.values, groups.values, groups.rows, net.shape[0] - 1
     place[:] = -1
     end = 0
-    for begin in range(0, len(order), size):
+    for begin in range(0, len(order), GROUP):
         first = end
-        for j in range(begin, min(begin + size, len(order))):
+        for j in range(begin, min(begin + GROUP, len(order))):
             for k in range(lists.starts[order[j]], lists.starts[order[j] + 1]):
-                p = at(columns, k)
-                mine = at(place, p)
+                row = at(net.row_of, at(columns, k))
+                if row == spare:
+                    continue
+                mine = at(place, row)
                 if mine < first:
                     mine = end
-                    put(place, p, end)
-                    put(pixels, end, p)
-                    for image in range(size):
-                        put(into, end * size + image, np.float32(0))
+                    put(place, row, end)
+                    put(rows, end, row)
+                    store16(into, end * GROUP, splat16(np.float32(0)))
                     end += 1
-                put(into, mine * size + j - begin, at(values, k) - background)
-        groups.starts[begin // size + 1] = end
+                put(into, mine * GROUP + j - begin, at(values, k) - background)
+        groups.starts[begin // GROUP + 1] = end
 
 
 @jit
-def slice_tiles(tiles):
-    """The tiles' weights by 16 outputs: what `tiles_rows` reads again and again lies close together."""
+def tiles_forward(tiles, background, lists, images):
+    """What the first layer's units give for up to 64 images: 64 outputs of one image stay in registers, over the pixels
+    of one chunk."""
     count, pixels, _ = tiles.W.shape
-    W, slices = tiles.W.ravel(), tiles.slices
-    parts = LANES // GROUP
-    for t in range(count):
-        for part in range(parts):
-            for p in range(pixels):
-                w = load16(W, (t * pixels + p) * LANES + part * GROUP)
-                store16(slices, ((t * parts + part) * pixels + p) * GROUP, w)
-
-
-@jit
-def tiles_rows(net, tiles, groups, begin, end):
-    """Rows of the first layer's units for groups `begin` to `end` of `QUAD` images: 16 outputs of 4 images at a time
-    stay in registers."""
-    pixels, width = tiles.W.shape[1], net.shape[3]
-    W, pixel, values, A = tiles.slices, groups.pixels, groups.values, net.A
-    block = np.empty(QUAD * GROUP, np.float32)
-    for out in range(0, width, GROUP):
-        base = out * pixels
-        for group in range(begin, end):
-            z0 = z1 = z2 = z3 = load16(tiles.constant, out)
-            for i in range(groups.starts[group], groups.starts[group + 1]):
-                w = load16(W, base + at(pixel, i) * GROUP)
-                z0 = fma16(at(values, i * QUAD), w, z0)
-                z1 = fma16(at(values, i * QUAD + 1), w, z1)
-                z2 = fma16(at(values, i * QUAD + 2), w, z2)
-                z3 = fma16(at(values, i * QUAD + 3), w, z3)
-            store16(block, 0, relu16(z0))
-            store16(block, GROUP, relu16(z1))
-            store16(block, 2 * GROUP, relu16(z2))
-            store16(block, 3 * GROUP, relu16(z3))
-            for u in range(min(GROUP, width - out)):
-                row = (out + u) * LANES + (group - begin) * QUAD
-                for image in range(QUAD):
-                    put(A, row + image, at(block, image * GROUP + u))
-
-
-@jit
-def tiles_forward(net, tiles, background, lists, images):
-    """Rows of the first layer's units for up to 64 images, one after the other: 64 outputs stay in registers."""
-    count, pixels, _ = tiles.W.shape
-    W, Z, A, columns, values = tiles.W.ravel(), tiles.Z, net.A, lists.columns, lists.values
-    for t in range(count):
-        base = t * pixels
+    W, Z, columns, values = tiles.W.ravel(), tiles.Z, lists.columns, lists.values
+    begins, ends = tiles.reached
+    for j in range(len(images)):
+        ends[j] = lists.starts[images[j]]
+        for t in range(count):
+            store(Z, (j * count + t) * LANES, load(tiles.constant, t * LANES))
+    for chunk in range(0, pixels, CHUNK):
         for j in range(len(images)):
-            acc = load(tiles.constant, t * LANES)
-            for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-                acc = fma(at(values, k) - background, load(W, (base + at(columns, k)) * LANES), acc)
-            store(Z, j * LANES, relu(acc))
-        for u in range(min(LANES, net.shape[3] - t * LANES)):
+            begins[j] = end = ends[j]
+            while end < lists.starts[images[j] + 1] and at(columns, end) < chunk + CHUNK:
+                end += 1
+            ends[j] = end
+        for t in range(count):
+            base = t * pixels
             for j in range(len(images)):
-                put(A, (t * LANES + u) * LANES + j, at(Z, j * LANES + u))
+                acc = load(Z, (j * count + t) * LANES)
+                for k in range(begins[j], ends[j]):
+                    acc = fma(at(values, k) - background, load(W, (base + at(columns, k)) * LANES), acc)
+                store(Z, (j * count + t) * LANES, acc)
+    for i in range(0, len(images) * count * LANES, LANES):
+        store(Z, i, relu(load(Z, i)))
+
+
+@jit
+def tiles_rows(net, tiles, count):
+    """The same in rows, for `count` images."""
+    Z, A, stride = tiles.Z, net.A, tiles.D.shape[1]
+    for begin in range(0, net.shape[3], LANES):
+        for u in range(begin, min(begin + LANES, net.shape[3])):
+            for j in range(count):
+                put(A, u * LANES + j, at(Z, j * stride + u))
+
+
+@jit
+def inner_forward(net, tiles, inner, count):
+    """Rows of the second layer's units for `count` images, over the units of the first that are not 0."""
+    inner_tiles, inputs, _ = inner.W.shape
+    W, X, Z, A = inner.W.ravel(), tiles.Z, inner.Z, net.A
+    begin, width = net.shape[3], net.shape[4]
+    for t in range(inner_tiles):
+        for j in range(count):
+            store(Z, j * LANES, load(inner.bias, t * LANES))
+        for part in range(0, inputs, LANES):
+            for j in range(count):
+                acc = load(Z, j * LANES)
+                bits = active(load(X, j * inputs + part))
+                while bits != 0:
+                    u = part + lowest(bits)
+                    acc = fma(at(X, j * inputs + u), load(W, (t * inputs + u) * LANES), acc)
+                    bits = rest(bits)
+                store(Z, j * LANES, acc)
+        for j in range(count):
+            store(Z, j * LANES, relu(load(Z, j * LANES)))
+        for u in range(min(LANES, width - t * LANES)):
+            for j in range(count):
+                put(A, (begin + t * LANES + u) * LANES + j, at(Z, j * LANES + u))
+
+
+@jit
+def inner_backward(net, inner):
+    """Deltas of the first layer's units from those of the second's, four units at a time."""
+    inputs = inner.W.shape[1]
+    W, D = inner.W.ravel(), net.D
+    begin, width = net.shape[3], net.shape[4]
+    for u in range(0, begin, 4):
+        for part in range(0, LANES, GROUP):
+            z0 = z1 = z2 = z3 = splat16(np.float32(0))
+            for out in range(0, width, LANES):
+                base = (out // LANES * inputs + u) * LANES
+                for o in range(min(LANES, width - out)):
+                    d = load16(D, (begin + out + o) * LANES + part)
+                    z0 = fma16(at(W, base + o), d, z0)
+                    z1 = fma16(at(W, base + LANES + o), d, z1)
+                    z2 = fma16(at(W, base + 2 * LANES + o), d, z2)
+                    z3 = fma16(at(W, base + 3 * LANES + o), d, z3)
+            store16(D, u * LANES + part, z0)  # units come in fours but for the last: the next layer's come later
+            if u + 1 < begin:
+                store16(D, (u + 1) * LANES + part, z1)
+            if u + 2 < begin:
+                store16(D, (u + 2) * LANES + part, z2)
+            if u + 3 < begin:
+                store16(D, (u + 3) * LANES + part, z3)
+    for r in range(0, begin * LANES, LANES):
+        store(D, r, where_positive(load(net.A, r), load(D, r)))
+
+
+@jit
+def inner_gradients(net, inner, count, add):
+    """Gradient of the second layer's weights, over the images for which the input is not 0; added to what is there if
+    `add`."""
+    tiles, inputs, _ = inner.W.shape
+    begin, width, into = net.shape[3], net.shape[4], inner.D
+    for u in range(width):
+        for j in range(count):
+            put(into, j * tiles * LANES + u, at(net.D, (begin + u) * LANES + j))
+    G, A = inner.G.ravel(), net.A
+    most = (1 << count) - 1 if count < LANES else -1
+    for t in range(tiles):
+        for u in range(begin):
+            place = (t * inputs + u) * LANES
+            g = load(G, place) if add else splat(np.float32(0))
+            bits = active(load(A, u * LANES)) & most
+            while bits != 0:
+                j = lowest(bits)
+                g = fma(at(A, u * LANES + j), load(into, (j * tiles + t) * LANES), g)
+                bits = rest(bits)
+            store(G, place, g)
+
+
+@jit
+def inner_update(inner, use_adam, constants, momentum):
+    """The optimizer's step for the second layer's weights."""
+    W, M, V, G, mask = inner.W.ravel(), inner.M.ravel(), inner.V.ravel(), inner.G.ravel(), inner.mask.ravel()
+    for place in range(0, len(W), LANES):
+        g = keep(mask, place, load(G, place))
+        if use_adam:
+            adam(W, M, V, place, g, constants)
+        else:
+            sgd(W, M, place, g, constants[5], momentum, constants[0])
 
 
 @jit
@@ -524,6 +616,12 @@ def tiles_constant(net, tiles, background):
 
 
 @jit
+def inner_bias(net, inner):
+    """The second layer's biases, padded."""
+    inner.bias[: net.shape[4]] = net.bias[net.shape[3] : net.shape[3] + net.shape[4]]
+
+
+@jit
 def fetch(lists, images):
     """Asks for the images' lists, which come from all over the memory, before they are needed."""
     for j in range(len(images)):
@@ -535,12 +633,13 @@ def fetch(lists, images):
 
 
 @jit
-def train(net, tiles, lists, background, order, ends, step, full, use_adam, rate, momentum, decay, losses):
+def train(net, tiles, inner, lists, background, order, ends, step, full, use_adam, rate, momentum, decay, losses):
     """len(losses) iterations, the first being number step + 1. Batch i is order[ends[i] : ends[i + 1]]; its mean loss
     before the step goes to losses[i]. `full`: nothing of the tiles is pruned."""
     before = control()
     set_control(before | np.uint32(FLUSH))
-    dense = len(tiles.W) > 0
+    dense, both = len(tiles.W) > 0, len(inner.W) > 0
+    begin_rows = net.shape[3] + net.shape[4]
     momentum = np.float32(momentum)
     for i in range(len(losses)):
         batch = order[ends[i] : ends[i + 1]]
@@ -552,12 +651,19 @@ def train(net, tiles, lists, background, order, ends, step, full, use_adam, rate
         for begin in range(0, len(batch), LANES):
             images = batch[begin : begin + LANES]
             if dense:
-                tiles_forward(net, tiles, background, lists, images)
+                tiles_forward(tiles, background, lists, images)
+                tiles_rows(net, tiles, len(images))
             else:
                 fill_rows(net, background, lists, images)
-            forward(net, net.shape[3])
+            if both:
+                inner_bias(net, inner)
+                inner_forward(net, tiles, inner, len(images))
+            forward(net, begin_rows)
             loss += softmax(net, lists.labels, images, len(batch))
-            backward(net)
+            backward(net, net.shape[3] if both else 0)
+            if both:
+                inner_backward(net, inner)
+                inner_gradients(net, inner, len(images), begin > 0)
             gradients(net, begin > 0)
             if dense:
                 tiles_deltas(net, tiles, begin, len(images))
@@ -566,6 +672,8 @@ def train(net, tiles, lists, background, order, ends, step, full, use_adam, rate
         if dense:
             by_pixel(tiles, background, lists, batch)
             tiles_update(net, tiles, background, full, use_adam, constants, momentum)
+        if both:
+            inner_update(inner, use_adam, constants, momentum)
         update(net.w, net.m, net.v, net.g, use_adam, constants, momentum)
         update(net.bias, net.mb, net.vb, net.gb, use_adam, constants, momentum)
     set_control(before)
@@ -573,7 +681,8 @@ def train(net, tiles, lists, background, order, ends, step, full, use_adam, rate
 
 @jit
 def by_column(net, width, columns):
-    """The first layer's weights in the order of their pixels: starts, units and weights into `columns`."""
+    """The first layer's weights in the order of their pixels: starts, where the units' values begin in a group's, and
+    weights into `columns`."""
     cstarts, units, weights = columns
     cstarts[:] = 0
     for k in range(net.ptr[width]):
@@ -583,7 +692,7 @@ def by_column(net, width, columns):
     for u in range(width):
         for k in range(net.ptr[u], net.ptr[u + 1]):
             p = net.source[k] + 1
-            units[cstarts[p]] = u
+            units[cstarts[p]] = u * GROUP
             weights[cstarts[p]] = net.w[k]
             cstarts[p] += 1
 
@@ -591,53 +700,80 @@ def by_column(net, width, columns):
 @jit
 def columns_rows(net, width, constant, columns, groups, begin, end):
     """Rows of the first layer's units for groups `begin` to `end`, from its weights by pixel."""
-    first, _, hidden, _ = net.shape
+    first, _, hidden, _, _ = net.shape
     cstarts, cunits, cweights = columns
     Z = np.empty(width * GROUP, np.float32)
     for group in range(begin, end):
         for u in range(width):
             store16(Z, u * GROUP, splat16(constant[u]))
         for i in range(groups.starts[group], groups.starts[group + 1]):
-            row = net.row_of[groups.pixels[i]]
+            row = at(groups.rows, i)
             x = load16(groups.values, i * GROUP)
-            for k in range(cstarts[row], cstarts[row + 1]):
-                u = at(cunits, k) * GROUP
-                store16(Z, u, fma16(at(cweights, k), x, load16(Z, u)))
+            k, end = at(cstarts, row), at(cstarts, row + 1)
+            while k + 3 < end:  # a pixel's weights lead to different units, so the four don't wait for each other
+                u0, u1, u2, u3 = at(cunits, k), at(cunits, k + 1), at(cunits, k + 2), at(cunits, k + 3)
+                z0 = fma16(at(cweights, k), x, load16(Z, u0))
+                z1 = fma16(at(cweights, k + 1), x, load16(Z, u1))
+                z2 = fma16(at(cweights, k + 2), x, load16(Z, u2))
+                z3 = fma16(at(cweights, k + 3), x, load16(Z, u3))
+                store16(Z, u0, z0)
+                store16(Z, u1, z1)
+                store16(Z, u2, z2)
+                store16(Z, u3, z3)
+                k += 4
+            while k < end:
+                u0 = at(cunits, k)
+                store16(Z, u0, fma16(at(cweights, k), x, load16(Z, u0)))
+                k += 1
         for u in range(width):
             z = load16(Z, u * GROUP)
             store16(net.A, (first + u) * LANES + (group - begin) * GROUP, relu16(z) if hidden else z)
 
 
 @jit
-def evaluate(net, tiles, groups, background, width, columns):
-    """Sum of the cross-entropies of all images in `groups` (of QUAD images for tiles, else of GROUP), and how many are
-    classified correctly.
+def evaluate_tiles(net, tiles, inner, lists, order, background):
+    """Sum of the cross-entropies of the images `order` of `lists`, and how many are classified correctly, where the
+    first layer is in tiles."""
+    before = control()
+    set_control(before | np.uint32(FLUSH))
+    tiles_constant(net, tiles, background)
+    inner_bias(net, inner)
+    loss, correct = 0.0, 0
+    for begin in range(0, len(order), LANES):
+        images = order[begin : begin + LANES]
+        tiles_forward(tiles, background, lists, images)
+        if len(inner.W):
+            inner_forward(net, tiles, inner, len(images))
+        else:
+            tiles_rows(net, tiles, len(images))
+        forward(net, net.shape[3] + net.shape[4])
+        found = score(net, lists.labels, images)
+        loss += found[0]
+        correct += found[1]
+    set_control(before)
+    return loss, correct
+
+
+@jit
+def evaluate_groups(net, groups, background, width, columns):
+    """The same of the images in `groups`, where the first layer is computed by rows.
 
     width: units of the first layer. columns: working memory for `by_column`.
     """
     before = control()
     set_control(before | np.uint32(FLUSH))
+    by_column(net, width, columns)
     constant = np.zeros(width, np.float32)
-    if len(tiles.W):
-        tiles_constant(net, tiles, background)
-        slice_tiles(tiles)
-    else:
-        by_column(net, width, columns)
-        for u in range(width):
-            weight = np.float32(0)
-            for k in range(net.ptr[u], net.ptr[u + 1]):
-                weight += net.w[k]
-            constant[u] = net.bias[u] + background * weight
+    for u in range(width):
+        weight = np.float32(0)
+        for k in range(net.ptr[u], net.ptr[u + 1]):
+            weight += net.w[k]
+        constant[u] = net.bias[u] + background * weight
     everything = np.arange(len(groups.labels))
     loss, correct = 0.0, 0
     for begin in range(0, len(everything), LANES):
         images = everything[begin : begin + LANES]
-        size = QUAD if len(tiles.W) else GROUP
-        first, last = begin // size, (begin + len(images) + size - 1) // size
-        if len(tiles.W):
-            tiles_rows(net, tiles, groups, first, last)
-        else:
-            columns_rows(net, width, constant, columns, groups, first, last)
+        columns_rows(net, width, constant, columns, groups, begin // GROUP, (begin + len(images) + GROUP - 1) // GROUP)
         forward(net, width)
         found = score(net, groups.labels, images)
         loss += found[0]

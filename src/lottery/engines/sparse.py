@@ -16,15 +16,16 @@ from filelock import FileLock
 from lottery import history
 from lottery.data import Images, Splits, batches
 from lottery.engines import LossNotFinite, Report, Trained, kernels
-from lottery.engines.kernels import QUAD, Groups, Lists, Net, Tiles
+from lottery.engines.kernels import Groups, Inner, Lists, Net, Tiles
 from lottery.engines.vectors import GROUP, JIT, LANES
 from lottery.masks import Weights
 from lottery.seeds import stream
 from lottery.spec import Recipe
 from lottery.starts import Start
 
-TILES_ABOVE = 0.3
-"""Density of the first layer from which it is computed by tiles: measured, see benchmarks/LOG.md."""
+TILES_ABOVE = (0.3, 0.45)
+"""Density of the first layer, and of the second, from which they are computed by tiles: measured, see
+benchmarks/LOG.md."""
 
 
 def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, report: Report) -> Trained:
@@ -32,18 +33,24 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
     compile_kernels()
     began = time.perf_counter()
     prepared = _prepare(data)
-    tiled = len(sizes) > 2 and start.masks["fc1.weight"].mean() > TILES_ABOVE  # tiles are of hidden units
     batch_size = min(recipe.batch_size, len(data.train.labels))
-    net, tiles = _net(sizes, start, tiled), _tiles(sizes, start, batch_size, tiled)
+    tiled = _tiled(sizes, start)
+    net, tiles, inner = _net(sizes, start, tiled), _tiles(sizes, start, batch_size, tiled), _inner(sizes, start, tiled)
     full = bool(start.masks["fc1.weight"].all())
     columns = _columns(0 if tiled else int(start.masks["fc1.weight"].sum()), net)
-    size = QUAD if tiled else GROUP
+    groups: dict[int, Groups] = {}
 
-    def evaluate(part: Groups) -> tuple[float, float]:
-        if not len(part.labels):
+    def evaluate(part: Lists, order: np.ndarray) -> tuple[float, float]:
+        if not len(order):
             return float("nan"), float("nan")
-        loss, correct = kernels.evaluate(net, tiles, part, prepared.background, sizes[1], columns)
-        return loss / len(part.labels), correct / len(part.labels)
+        if tiled:
+            loss, correct = kernels.evaluate_tiles(net, tiles, inner, part, order, prepared.background)
+        else:
+            if id(part) not in groups:
+                groups[id(part)] = _groups(prepared, part, order, net)
+            group = groups[id(part)]
+            loss, correct = kernels.evaluate_groups(net, group, prepared.background, sizes[1], columns)
+        return loss / len(order), correct / len(order)
 
     rows = []
     order = batches(start.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, recipe.iterations)
@@ -51,16 +58,17 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
         steps = list(islice(order, min(recipe.evaluate_every, recipe.iterations - done)))
         losses = np.zeros(len(steps))
         images, ends = np.concatenate(steps), np.cumsum([0, *map(len, steps)])
-        what = (net, tiles, prepared.train, prepared.background, images, ends, done, full, recipe.optimizer == "adam")
-        kernels.train(*what, recipe.learning_rate, recipe.momentum, recipe.weight_decay, losses)
+        what = (net, tiles, inner, prepared.train, prepared.background, images, ends, done, full)
+        kernels.train(
+            *what, recipe.optimizer == "adam", recipe.learning_rate, recipe.momentum, recipe.weight_decay, losses
+        )
         if (bad := np.flatnonzero(~np.isfinite(losses))).size:
             raise LossNotFinite(done + 1 + int(bad[0]), float(losses[bad[0]]))
-        scores = [score for part in _evaluated(prepared, size) for score in evaluate(part)]
+        scores = [score for part in prepared.evaluated for score in evaluate(*part)]
         rows.append((done + len(steps), losses.mean(), *scores))
         report(done + len(steps), scores[-1])
-    everything = np.arange(len(data.train.labels))  # as they come: they are evaluated once
-    train_accuracy = evaluate(_groups(prepared.train, prepared.background, everything, prepared.features, size))[1]
-    weights = _weights(sizes, start, net, tiles)
+    train_accuracy = evaluate(prepared.train, np.arange(len(data.train.labels)))[1]  # as they come: only once
+    weights = _weights(sizes, start, net, tiles, inner)
     return Trained(weights, history.from_rows(rows), train_accuracy, time.perf_counter() - began, "sparse")
 
 
@@ -79,12 +87,14 @@ def compile_kernels() -> None:
         sizes, shapes = (2, 2, 2), {"fc1.weight": (2, 2), "fc2.weight": (2, 2), "fc1.bias": (2,), "fc2.bias": (2,)}
         weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         start = Start(weights, {f"fc{i}.weight": np.ones((2, 2), bool) for i in (1, 2)}, ())
-        net, tiles = _net(sizes, start, False), _tiles(sizes, start, 1, False)
+        net, tiles, inner = _net(sizes, start, 0), _tiles(sizes, start, 1, 0), _inner(sizes, start, 0)
         background, none = np.float32(0), np.zeros(0, np.int64)
-        lists = _lists(Images(np.zeros((0, 2), np.float32), none), background)
-        what = (net, tiles, lists, background, none, np.zeros(1, np.int64), 0, True, True)
+        nothing = _prepare(Splits(*3 * [Images(np.zeros((0, 2), np.float32), none)]))
+        what = (net, tiles, inner, nothing.train, background, none, np.zeros(1, np.int64), 0, True, True)
         kernels.train(*what, 0.0, 0.0, 0.0, np.zeros(0))
-        kernels.evaluate(net, tiles, _groups(lists, background, none, 2, GROUP), background, 2, _columns(4, net))
+        kernels.evaluate_tiles(net, tiles, inner, *nothing.evaluated[0], background)
+        groups = _groups(nothing, *nothing.evaluated[0], net)
+        kernels.evaluate_groups(net, groups, background, 2, _columns(4, net))
 
 
 def _cache() -> Path:
@@ -106,15 +116,9 @@ class _Data:
 @lru_cache(maxsize=1)  # one data set serves all levels of a replicate
 def _prepare(data: Splits) -> _Data:
     sample = data.train.images[:1000].ravel()
-    background = max((np.float32(0), sample.min()), key=lambda value: np.count_nonzero(sample == value))
+    background = max((np.float32(0), sample.min(initial=0)), key=lambda value: np.count_nonzero(sample == value))
     evaluated = tuple((_lists(part, background), _alike(part.images)) for part in (data.validation, data.test))
     return _Data(background, data.train.images.shape[1], _lists(data.train, background), evaluated)
-
-
-@lru_cache(maxsize=1)
-def _evaluated(prepared: _Data, size: int) -> list[Groups]:
-    """Validation and test in groups of `size` images."""
-    return [_groups(part, prepared.background, order, prepared.features, size) for part, order in prepared.evaluated]
 
 
 def _lists(part: Images, background: np.float32) -> Lists:
@@ -132,16 +136,16 @@ def _columns(weights: int, net: Net) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return np.zeros(net.shape[0] + 2, np.int64), np.zeros(weights, np.int32), np.zeros(weights, np.float32)
 
 
-def _groups(lists: Lists, background: np.float32, order: np.ndarray, features: int, size: int) -> Groups:
-    place = np.zeros(features, np.int64)
-    count = kernels.count_groups(lists, order, size, place)
+def _groups(prepared: _Data, lists: Lists, order: np.ndarray, net: Net) -> Groups:
+    place = np.zeros(net.shape[0], np.int64)
+    count = kernels.count_groups(net, lists, order, place)
     groups = Groups(
-        starts=np.zeros(-(-len(order) // size) + 1, np.int64),
-        pixels=np.zeros(count, lists.columns.dtype),
-        values=_zeros(count * size),
+        starts=np.zeros(-(-len(order) // GROUP) + 1, np.int64),
+        rows=np.zeros(count, np.int32),
+        values=_zeros(count * GROUP),
         labels=lists.labels[order],
     )
-    kernels.fill_groups(lists, background, order, size, place, groups)
+    kernels.fill_groups(net, prepared.background, lists, order, place, groups)
     return groups
 
 
@@ -184,7 +188,14 @@ def _padded(array: np.ndarray) -> np.ndarray:
     return out
 
 
-def _net(sizes: tuple[int, ...], start: Start, tiled: bool) -> Net:
+def _tiled(sizes: tuple[int, ...], start: Start) -> int:
+    """How many layers, from the first, are computed by tiles: hidden ones, two at most."""
+    hidden = zip(range(1, len(sizes) - 1), TILES_ABOVE, strict=False)
+    dense = [start.masks[f"fc{i}.weight"].mean() > above for i, above in hidden]
+    return [*dense, False].index(False)
+
+
+def _net(sizes: tuple[int, ...], start: Start, tiled: int) -> Net:
     pixels, *widths = sizes
     units, hidden = sum(widths), sum(widths[:-1])
     masks = [start.masks[f"fc{i}.weight"] for i in range(1, len(sizes))]
@@ -198,8 +209,9 @@ def _net(sizes: tuple[int, ...], start: Start, tiled: bool) -> Net:
     back_counts, targets, positions = [], [], []
     placed = 0
     for i, mask in enumerate(masks):
-        if tiled and i == 0:
-            counts.append(np.zeros(widths[0], np.int64))
+        if i < tiled:
+            counts.append(np.zeros(widths[i], np.int64))
+            back_counts.append(np.zeros(sizes[i] if i else 0, np.int64))
             continue
         counts.append(mask.sum(axis=1))
         sources.append(rows[i][np.nonzero(mask)[1]])
@@ -233,7 +245,7 @@ def _net(sizes: tuple[int, ...], start: Start, tiled: bool) -> Net:
     w = _padded(joined(values, np.float32))
     bias = _padded(joined([start.weights[f"fc{i}.bias"] for i in range(1, len(sizes))], np.float32))
     return Net(
-        shape=np.array([first, units, hidden, widths[0] if tiled else 0]),
+        shape=np.array([first, units, hidden, widths[0] if tiled else 0, widths[1] if tiled == 2 else 0]),
         ptr=(ptr := starts(counts)),
         source=(source := joined(sources, np.int32)),
         tptr=(tptr := starts(back_counts)),
@@ -250,29 +262,34 @@ def _net(sizes: tuple[int, ...], start: Start, tiled: bool) -> Net:
     )
 
 
-def _tiles(sizes: tuple[int, ...], start: Start, batch_size: int, tiled: bool) -> Tiles:
+def _cut(array: np.ndarray, tiles: int, inputs: int) -> np.ndarray:
+    """[outputs, inputs] to [tiles, inputs, 64], padded with zeros to so many tiles and inputs."""
+    out = np.zeros((tiles * LANES, inputs), array.dtype)
+    if tiles:
+        out[: array.shape[0], : array.shape[1]] = array
+    return np.ascontiguousarray(out.reshape(tiles, LANES, inputs).transpose(0, 2, 1))
+
+
+def _whole(tiles: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The inverse of `_cut`."""
+    return tiles.transpose(0, 2, 1).reshape(-1, tiles.shape[1])[: shape[0], : shape[1]]
+
+
+def _tiles(sizes: tuple[int, ...], start: Start, batch_size: int, tiled: int) -> Tiles:
     pixels, width = sizes[:2]
     count = -(-width // LANES) if tiled else 0
-
-    def cut(array: np.ndarray) -> np.ndarray:
-        """[outputs, pixels] to [tiles, pixels, 64], padded with zeros."""
-        out = np.zeros((count * LANES, pixels), array.dtype)
-        out[:width] = array
-        return np.ascontiguousarray(out.reshape(count, LANES, pixels).transpose(0, 2, 1))
-
     shape = (count, pixels, LANES)
     w = _zeros(*shape)
-    if tiled:
-        w[:] = cut(start.weights["fc1.weight"])
-    mask = cut(start.masks["fc1.weight"].view(np.uint8)) if tiled else np.zeros(shape, np.uint8)
+    w[:] = _cut(start.weights["fc1.weight"], count, pixels)
+    mask = _cut(start.masks["fc1.weight"].view(np.uint8), count, pixels)
     most = batch_size * pixels if tiled else 0
     return Tiles(
         **dict(W=w, M=_zeros(*shape), V=_zeros(*shape), mask=mask),
         constant=_zeros(count * LANES),
         sums=w.sum(axis=1, dtype=np.float32).ravel(),
         gb=_zeros(count * LANES),
-        slices=_zeros(w.size),
-        Z=_zeros(LANES * LANES),
+        Z=_zeros(LANES * count * LANES),
+        reached=np.zeros((2, LANES), np.int64),
         D=_zeros(batch_size if tiled else 0, count * LANES),
         pstarts=np.zeros(pixels + 2, np.int64),
         pimages=np.zeros(most, np.int32),
@@ -280,17 +297,32 @@ def _tiles(sizes: tuple[int, ...], start: Start, batch_size: int, tiled: bool) -
     )
 
 
-def _weights(sizes: tuple[int, ...], start: Start, net: Net, tiles: Tiles) -> Weights:
+def _inner(sizes: tuple[int, ...], start: Start, tiled: int) -> Inner:
+    inputs, outputs = sizes[1:3] if tiled == 2 else (0, 0)
+    inputs, count = -(-inputs // LANES) * LANES, -(-outputs // LANES)
+    shape = (count, inputs, LANES)
+    w, mask = _zeros(*shape), np.zeros(shape, np.uint8)
+    if tiled == 2:
+        w[:] = _cut(start.weights["fc2.weight"], count, inputs)
+        mask[:] = _cut(start.masks["fc2.weight"].view(np.uint8), count, inputs)
+    return Inner(
+        **dict(W=w, M=_zeros(*shape), V=_zeros(*shape), G=_zeros(*shape), mask=mask),
+        bias=_zeros(count * LANES),
+        Z=_zeros(LANES * LANES),
+        D=_zeros(LANES * count * LANES),
+    )
+
+
+def _weights(sizes: tuple[int, ...], start: Start, net: Net, tiles: Tiles, inner: Inner) -> Weights:
     """What was trained, in the dense form that everything else has."""
     weights: Weights = {}
-    tiled = len(tiles.W) > 0
+    in_tiles = {1: tiles.W, 2: inner.W}
     placed = unit = 0
     for i, width in enumerate(sizes[1:], start=1):
         mask = start.masks[f"fc{i}.weight"]
         out = np.zeros(mask.shape, np.float32)
-        if tiled and i == 1:
-            whole = tiles.W.transpose(0, 2, 1).reshape(-1, sizes[0])[:width]
-            out[mask] = whole[mask]
+        if len(in_tiles.get(i, ())):
+            out[mask] = _whole(in_tiles[i], mask.shape)[mask]
         else:
             out[mask] = net.w[placed : placed + mask.sum()]
             placed += int(mask.sum())

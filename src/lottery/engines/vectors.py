@@ -168,6 +168,37 @@ def where_positive(typingctx, condition, v):
 
 
 @intrinsic
+def active(typingctx, v):
+    """Bit i is whether v[i] is not 0: int64, to be taken apart by `lowest` and `rest`"""
+
+    def codegen(context, builder, signature, arguments):
+        condition = builder.fcmp_unordered("!=", arguments[0], ir.Constant(_LLVM, [0.0] * LANES))  # NaN is active
+        return builder.bitcast(condition, ir.IntType(64))
+
+    return types.int64(_VECTOR), codegen
+
+
+@intrinsic
+def lowest(typingctx, bits):
+    """Number of the lowest bit that is set; bits must not be 0"""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def rest(typingctx, bits):
+    """bits without the lowest that is set"""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.and_(arguments[0], builder.sub(arguments[0], ir.Constant(ir.IntType(64), 1)))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
 def largest(typingctx, v, w):
     """The larger of each lane's two; w's where v's is not a number"""
 
@@ -387,6 +418,15 @@ if not JIT:
 
     load, store, splat, fma, relu = _slices(LANES)
     load16, store16, splat16, fma16, relu16 = _slices(GROUP)
+
+    def active(v):
+        return sum(1 << int(i) for i in np.flatnonzero(v))
+
+    def lowest(bits):
+        return (bits & -bits).bit_length() - 1
+
+    def rest(bits):
+        return bits & (bits - 1)
 
     def largest(v, w):
         return np.where(v > w, v, w)
