@@ -99,6 +99,11 @@ def single_replicate(finished: Path, tmp_path: Path) -> Path:
     return small(tmp_path, levels=2, data=lottery.Data(name="mnist-5k", validation=0))
 
 
+def everything_pruned(finished: Path, tmp_path: Path) -> Path:
+    """Nothing is left at level 1: no density to place on a logarithmic axis, no survivor to show."""
+    return small(tmp_path, levels=1, replicates=2, pruning=lottery.Pruning(rate=1.0))
+
+
 def hostile(finished: Path, tmp_path: Path) -> Path:
     """A name and a branch that are scripts, and a spec that ends the script that it is in."""
     path = Path(shutil.copytree(finished, tmp_path / HOSTILE))
@@ -114,7 +119,7 @@ def hostile(finished: Path, tmp_path: Path) -> Path:
     return path
 
 
-MAKERS = (whole, unfinished, nothing_yet, single_level, single_replicate, hostile)
+MAKERS = (whole, unfinished, nothing_yet, single_level, single_replicate, everything_pruned, hostile)
 
 
 def visit(browser: webdriver.Chrome, page: Path, width: int = DESK, **features: str) -> None:
@@ -158,13 +163,18 @@ def test_every_chart_is_drawn_and_nothing_is_fetched(
     there = marks(browser)
     if make is nothing_yet:
         assert there == {}
-        assert "No level is finished yet" in browser.page_source
+        assert "No dense network is finished yet" in browser.page_source
     else:
         assert {"end", "train", "training_accuracy", "run_pixels", "run_units", "run_weights_2", "seconds"} <= set(
             there
         )
-        assert ("run_overlap" in there) == (make in (whole, unfinished, hostile))
+        assert ("run_overlap" in there) == (make in (whole, unfinished, everything_pruned, hostile))
         assert ("accuracy" in there) == ("training_loss" in there) == (make is not single_replicate)
+    if make is everything_pruned:
+        assert not any(there[f"run_weights_{i}"] for i in range(3))
+        assert browser.find_element(By.ID, "run_weights_0").text.count("nothing to show") == 1
+        slide(browser, 0)
+        there = marks(browser)
     assert all(there.values()), there
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width  # nothing sticks out
     assert all(

@@ -28,8 +28,8 @@ class Answer:
 
 def answer(levels: pd.DataFrame, trunk: str = "rewind") -> Answer:
     """From the frame of a run, finished or not. An empty frame is answered too."""
-    if levels.empty or (levels["branch"] != trunk).all():
-        return Answer("No level is finished yet.")
+    if levels.empty or not ((levels["branch"] == trunk) & (levels["level"] == 0)).any():
+        return Answer("No dense network is finished yet, so there is nothing to compare.")
     there = curve(levels, LAST, trunk, trunk)
     if list(there) == [0]:
         dense = 100 * there[0]

@@ -333,7 +333,7 @@ def _training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> 
         whole = pd.concat(history.values())
         last = int(whole["iteration"].max())
         settled = factor * whole.loc[whole["iteration"] >= last / 50, column].dropna()
-        low, high = settled.min(), settled.max()
+        low, high = max(settled.min(), 1e-6 if loss else 0.0), max(settled.max(), 1e-6)
         margin = 0.04 * (high - low) or 0.01
         span: list[float] = [low - margin, high + margin]
         if loss:
@@ -487,11 +487,9 @@ def _weight_chart(name: str, at: Sequence[Anatomy], i: int) -> Chart:
             points = {"x": _round(h.middles, 4), "y": y, "line": line, "hovertemplate": hover}
             traces.append({"type": "scatter", "mode": "lines", "name": what} | points)
         by_level.append(traces)
-        spreads = (a.layers[i].start.rms, a.layers[i].trained.rms)
-        says.append(
-            f"Level {a.level}: the survivors of {layer} begin with a root mean square of {spreads[0]:.2g} and end with "
-            f"{spreads[1]:.2g}."
-        )
+        start, trained = (f"{h.rms:.2g}" for h in (a.layers[i].start, a.layers[i].trained))
+        words = f"begin with a root mean square of {start} and end with {trained}" if a.layers[i].kept else "are none"
+        says.append(f"Level {a.level}: the survivors of {layer} {words}.")
     layout = {
         "xaxis": {"title": {"text": "weight"}},
         "yaxis": {"title": {"text": "% of the fullest bin"}, "range": [0, 105]},

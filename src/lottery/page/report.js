@@ -79,6 +79,8 @@ function draw(chart) {
   const says = chart.says_by_level[place()];
   if (says) element.setAttribute("aria-label", says);
   const given = layout(chart);
+  if (traces.every((t) => !t.visible || !(t.z ?? t.y).length))
+    given.annotations = [{ text: "nothing to show", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
   if (printing) Object.assign(given, { autosize: false, width: 320, height: 250 });
   return Plotly.react(element, traces, given, { displayModeBar: false, responsive: true });
 }
