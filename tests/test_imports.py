@@ -24,6 +24,7 @@ ORDER = [
         "experiment",
         "plots",
         "figures",
+        "charts",
         "study",
         "report",
         "reproduce",

@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 import lottery
-from lottery import analysis, cli, report
+from lottery import analysis, charts, cli, report
 from lottery.analysis import OpenRun
 from lottery.errors import LotteryError
 from lottery.spec import PRESETS, Spec, flatten
@@ -375,13 +375,13 @@ def test_claims_are_shown_of_the_main_run_only(finished: Path, tmp_path: Path, m
 
 def test_many_evaluations_are_thinned_and_it_is_said(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "evaluation is drawn" not in report.page([OpenRun(finished)])
-    monkeypatch.setattr(report, "HISTORY_BYTES", 120)
+    monkeypatch.setattr(charts, "HISTORY_BYTES", 120)
     assert "One evaluation in 2 is drawn, and the last." in report.page([OpenRun(finished)])
 
 
 def test_packed_numbers_come_back() -> None:
     values = np.array([0.0, 0.12345, np.nan, 2.5])
-    arrays = report.Arrays()
+    arrays = charts.Arrays()
     assert arrays.add(values, 1e-5) == arrays.add(values.copy(), 1e-5) == 0
     step, packed = arrays.packed[0]["step"], base64.b64decode(arrays.packed[0]["values"])
     back = np.frombuffer(packed, "<u2")
