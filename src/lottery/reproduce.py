@@ -206,14 +206,14 @@ def write_results(items: Iterable[str], runs: dict[str, OpenRun], out: Path) -> 
 
 def _write_claims(results: Results, out: Path) -> list[Path]:
     """claims.csv and claims.md: of the main run, and what can be said under each input scaling."""
-    judged = {"main": claims.judge(results.main).assign(run="main", scaling=MAIN_SCALING)}
-    for name in SCALINGS:
-        scaling = name.removeprefix("scaling-")
-        if scaling != MAIN_SCALING:
-            judged[name] = claims.judge(results.levels(name)).assign(run=name, scaling=scaling)
+    main = claims.judge(results.main).assign(run="main", scaling=MAIN_SCALING)
+    judged = {
+        name: claims.judge(results.levels(name)).assign(run=name, scaling=name.removeprefix("scaling-"))
+        for name in SCALINGS
+    }
     title = results.title("main", "Claims").replace("\n", ": ")
-    text = claims.markdown(judged["main"], title) + "\n" + _scalings_table(results, judged)
-    write(out / "claims.csv", pd.concat(judged.values()).to_csv(index=False, lineterminator="\n").encode())
+    text = claims.markdown(main, title) + "\n" + _scalings_table(results, judged)
+    write(out / "claims.csv", pd.concat([main, *judged.values()]).to_csv(index=False, lineterminator="\n").encode())
     write(out / "claims.md", text.encode())
     return [out / "claims.csv", out / "claims.md"]
 
@@ -243,9 +243,10 @@ def _scalings_table(results: Results, judged: dict[str, pd.DataFrame]) -> str:
     lines = [["claim", "paper", *columns], (2 + len(columns)) * ["---"], *rows]
     speed_up = columns[MAIN_SCALING].index[0]
     agree = [scaling for scaling, frame in columns.items() if frame["size"][speed_up] == "compatible"]
+    spec = results.runs[next(iter(judged))].spec
     return "\n".join(
         [
-            "## Input scalings",
+            f"## Input scalings: {spec.recipe.iterations:,} iterations a level, {spec.replicates} replicate(s)",
             "",
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
