@@ -21,7 +21,7 @@ from lottery.errors import LotteryError, known
 from lottery.experiment import Progress
 from lottery.spec import Spec
 from lottery.store import Run, wanted, write
-from lottery.study import ITEMS, MAIN_SCALING, RUNS, SCALINGS, Item, Results
+from lottery.study import ITEMS, MAIN_SCALING, MEASURED_ON, RUNS, SCALINGS, Item, Results
 
 STUDIES: dict[str, dict[str, Item]] = {"lth-mnist": ITEMS}
 """Study -> its items."""
@@ -206,7 +206,7 @@ def write_results(items: Iterable[str], runs: dict[str, OpenRun], out: Path) -> 
 
 def _write_claims(results: Results, out: Path) -> list[Path]:
     """claims.csv and claims.md: of the main run, and what can be said under each input scaling."""
-    main = claims.judge(results.main).assign(run="main", scaling=MAIN_SCALING)
+    main = _judge_each(results).assign(scaling=MAIN_SCALING)
     judged = {
         name: claims.judge(results.levels(name)).assign(run=name, scaling=name.removeprefix("scaling-"))
         for name in SCALINGS
@@ -216,6 +216,18 @@ def _write_claims(results: Results, out: Path) -> list[Path]:
     write(out / "claims.csv", pd.concat([main, *judged.values()]).to_csv(index=False, lineterminator="\n").encode())
     write(out / "claims.md", text.encode())
     return [out / "claims.csv", out / "claims.md"]
+
+
+def _judge_each(results: Results) -> pd.DataFrame:
+    """Each claim on the run that it is measured on; of another than the main one, the note says how large that is."""
+    runs = [MEASURED_ON.get(claim.name, "main") for claim in claims.CLAIMS]
+    judged = {run: claims.judge(results.levels(run)) for run in dict.fromkeys(runs)}
+    main = pd.concat([judged[run].iloc[[i]].assign(run=run) for i, run in enumerate(runs)], ignore_index=True)
+    for row in main.index[main["run"] != "main"]:
+        spec = results.runs[main.loc[row, "run"]].spec
+        size = f"{spec.recipe.iterations:,} iterations a level, {spec.replicates} replicate(s)"
+        main.loc[row, "note"] = "; ".join(filter(None, [main.loc[row, "note"], size]))
+    return main
 
 
 def _scalings_table(results: Results, judged: dict[str, pd.DataFrame]) -> str:
