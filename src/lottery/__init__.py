@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "Data", "LotteryError", "Model", "Pruning", "Recipe", "Run", "Spec", "open_run", "run"]
 
 
+def _show(run: Run) -> str:
+    from lottery.plots import notebook_html
+
+    return notebook_html(run)
+
+
+setattr(Run, "_repr_html_", _show)  # noqa: B010  (here: the store imports no figures, and mypy no new methods)
+
+
 def __getattr__(name: str) -> Any:
     """`open_run` is imported when it is first used: pandas takes half a second, which `lottery --help` should not."""
     if name == "open_run":

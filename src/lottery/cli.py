@@ -1,19 +1,20 @@
-"""The command line: lottery run | reproduce | show | list. Parses, calls, prints; all of it can be done from
-Python."""
+"""The command line: lottery run | reproduce | report | figures | show | list. Parses, calls, prints; all of it can be
+done from Python."""
 
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
-from lottery import experiment, store, terminal
+from lottery import experiment, logs, store, terminal
 from lottery.errors import LotteryError
 from lottery.spec import PRESETS, Spec, load
 
@@ -43,6 +44,9 @@ class RunCommand:
 
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Replicates trained at once, one process and one thread each."""
+
+    log: Literal["tensorboard"] | None = None
+    """Write the histories for this tool too, as levels are finished: tensorboard, if it is installed."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,34 @@ class ReproduceCommand:
 
 
 @dataclass(frozen=True)
+class ReportCommand:
+    """Write one HTML page that shows a run, or several beside each other."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """Each one's folder, its name, or the beginning of its name."""
+
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FILE")] = None
+    """Where to write it; report.html in the run's folder, or comparison.html in the runs folder, if not given."""
+
+    runs_dir: Folder = Path("runs")
+    """Where to look for them."""
+
+
+@dataclass(frozen=True)
+class FiguresCommand:
+    """Write a run's figures as files, for papers and talks."""
+
+    run: tyro.conf.Positional[str]
+    """Its folder, its name, or the beginning of its name."""
+
+    format: Literal["png", "pdf", "svg"] = "pdf"
+    """Kind of file; they go to figures/ in the run's folder."""
+
+    runs_dir: Folder = Path("runs")
+    """Where to look for it."""
+
+
+@dataclass(frozen=True)
 class ShowCommand:
     """Print the table of a run, and which of its levels are winning tickets."""
 
@@ -103,6 +135,14 @@ def main(arguments: list[str] | None = None) -> int:
             _run(command, console)
         elif isinstance(command, ReproduceCommand):
             _reproduce(command, console)
+        elif isinstance(command, ReportCommand):
+            _report(command, console)
+        elif isinstance(command, FiguresCommand):
+            run = store.find(command.run, command.runs_dir)
+            from lottery import plots  # matplotlib and pandas take two seconds to import
+
+            for path in plots.save(run, kind=command.format):
+                console.print(f"figure:  {path}", highlight=False, markup=False, soft_wrap=True)
         elif isinstance(command, ShowCommand):
             run = store.find(command.run, command.runs_dir)
             console.print(terminal.level_table(run))
@@ -124,7 +164,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(arguments: list[str]) -> RunCommand | ReproduceCommand | ShowCommand | ListCommand:
+Command = RunCommand | ReproduceCommand | ReportCommand | FiguresCommand | ShowCommand | ListCommand
+
+
+def _parse(arguments: list[str]) -> Command:
     """Parses twice where the command is `run`: the preset's values are the defaults of the other flags."""
     run = tyro.conf.subcommand("run")
     if arguments[0] == "run" and (preset := _preset(arguments[1:])):
@@ -132,10 +175,12 @@ def _parse(arguments: list[str]) -> RunCommand | ReproduceCommand | ShowCommand 
     commands = (
         Annotated[RunCommand, run]
         | Annotated[ReproduceCommand, tyro.conf.subcommand("reproduce")]
+        | Annotated[ReportCommand, tyro.conf.subcommand("report")]
+        | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
         | Annotated[ShowCommand, tyro.conf.subcommand("show")]
         | Annotated[ListCommand, tyro.conf.subcommand("list")]
     )
-    parsed: RunCommand | ReproduceCommand | ShowCommand | ListCommand = tyro.cli(
+    parsed: Command = tyro.cli(
         commands,
         args=arguments,
         prog="lottery",
@@ -153,6 +198,8 @@ def _preset(words: list[str]) -> str | None:
 
 
 def _run(command: RunCommand, console: Console) -> None:
+    if command.log:
+        logs.check(command.log)
     spec = command.spec
     path = command.runs_dir / spec.uid
     console.print(
@@ -161,7 +208,16 @@ def _run(command: RunCommand, console: Console) -> None:
         highlight=False,
         markup=False,
     )
+    current = CurrentReport(path)
     with terminal.Display(spec, console) as display:
+
+        def progress(event: experiment.Progress) -> None:
+            display(event)
+            if event.row:
+                current()
+                if command.log:
+                    logs.LOGS[command.log](store.Run(path))
+
         run = experiment.run(
             spec,
             runs_dir=command.runs_dir,
@@ -169,21 +225,63 @@ def _run(command: RunCommand, console: Console) -> None:
             engine=command.engine,
             device=command.device,
             jobs=command.jobs,
-            progress=display,
+            progress=progress,
         )
     from lottery import plots  # matplotlib takes most of a second to import
 
-    figures = plots.save(run)
+    figures = plots.save(run, ("accuracy", "layers"))
     console.print(terminal.level_table(run))
     if not display.events:
         console.print("complete already: nothing was left to train")
     console.print(
         f"table:   {run.path / 'levels.csv'}",
         *(f"figure:  {p}" for p in figures),
+        *([f"log:     {logs.LOGS[command.log](run)}"] if command.log else ()),
+        f"report:  {current.write()}",
         sep="\n",
+        soft_wrap=True,
         highlight=False,
         markup=False,
     )
+
+
+class CurrentReport:
+    """The report of a run that is going on: called after each level, it takes at most 2 % of the time."""
+
+    first = 30.0
+    """Seconds until the first, and least between two."""
+
+    def __init__(self, run: Path):
+        self.run = run
+        self.next = time.monotonic() + self.first
+
+    def __call__(self) -> None:
+        if (begun := time.monotonic()) < self.next:
+            return
+        self.write()
+        now = time.monotonic()
+        self.next = now + max(self.first, 50 * (now - begun))
+
+    def write(self) -> str:
+        """Writes it and returns its path, or why there is none: no picture is worth the run that it shows."""
+        try:
+            from lottery import analysis, report  # with pandas and plotly, two seconds: not before a run begins
+
+            return str(report.write_report([analysis.OpenRun(self.run)], self.run / "report.html"))
+        except Exception as error:
+            return f"not written: {error}"
+
+
+def _report(command: ReportCommand, console: Console) -> None:
+    if not command.runs:
+        there = ", ".join(store.names(command.runs_dir)) or "none yet"
+        raise LotteryError(f"name a run, or several: lottery report RUN; in {command.runs_dir} there are: {there}")
+    runs = [store.find(name, command.runs_dir) for name in command.runs]
+    alone = runs[0].path / "report.html" if len(runs) == 1 else command.runs_dir / "comparison.html"
+    from lottery import analysis, report  # with pandas and plotly, two seconds
+
+    path = report.write_report([analysis.OpenRun(run.path) for run in runs], command.output or alone)
+    console.print(f"report:  {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _reproduce(command: ReproduceCommand, console: Console) -> None:

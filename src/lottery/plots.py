@@ -1,15 +1,22 @@
 """Figures of a run: matplotlib, `ax=` like everyone else's, returning the axes."""
 
+import base64
+import html
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from lottery import anatomy, history
+from lottery.analysis import OpenRun
+from lottery.answer import answer
+from lottery.errors import LotteryError, known
 from lottery.store import Row, Run, write
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -122,23 +129,220 @@ def layers(run: Run, ax: Axes | None = None) -> Axes:
     return ax
 
 
-FIGURES = {"accuracy": accuracy, "layers": layers}
+def early_stop(run: Run, ax: Axes | None = None) -> Axes:
+    """Early-stopping iteration against the weights remaining: means over replicates and draws, minimum to maximum
+    shaded. Empty where nothing was held out for validation."""
+    return _bands(run, "early_stop_iteration", "iteration of lowest validation loss", ax)
 
 
-def save(run: Run) -> list[Path]:
-    """Writes every figure to the run's `figures` folder as PNG; returns the paths."""
+def seconds(run: Run, ax: Axes | None = None) -> Axes:
+    """Seconds to train a level against the weights remaining, as `early_stop`."""
+    return _bands(run, "seconds", "seconds to train one level", ax)
+
+
+def training(run: Run, level: int | None = None, column: str = "validation_loss", ax: Axes | None = None) -> Axes:
+    """A column of the histories at one level against the iteration, logarithmic: a line per replicate and draw, early
+    stop marked, the dense network in grey.
+
+    level: the one that the report is about, if None. Accuracies are in percent. Raises LotteryError for a level or a
+    column that is not there.
+    """
+    ax, level = ax or _new_axes(), _level(run, level)
+    factor = 100 if "accuracy" in column else 1
+    stop = {"validation_loss": "validation_loss_min", "test_accuracy": "test_accuracy_early_stop"}.get(column)
+    if column not in history.COLUMNS:
+        raise LotteryError(known("column", column, history.COLUMNS))
+    rows = run.rows()
+    for row in [r for r in rows if r["level"] == 0] + [r for r in rows if r["level"] == level]:
+        values = run.load(row["branch"], row["replicate"], row["level"], row["draw"]).history
+        chosen = row["level"] == level
+        colour = BRANCH_COLOURS.get(row["branch"], "0.5") if chosen else "0.7"
+        first = chosen and (row["replicate"], row["draw"]) == (0, 0)
+        label = row["branch"] if first else None
+        ax.plot(values["iteration"], factor * values[column], color=colour, linewidth=1, label=label)
+        if chosen and stop and row[stop] is not None:
+            ax.plot(row["early_stop_iteration"], factor * row[stop], "o", color=colour, markerfacecolor="white")
+    ax.set_xscale("log")
+    ax.set_xlabel("training iteration")
+    ax.set_ylabel(column.replace("_", " ") + (" (%)" if factor == 100 else " (nats)"))
+    ax.set_title(f"{_title(run)}: level {level}")
+    ax.legend(frameon=False)
+    return ax
+
+
+def pixels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
+    """Connections that each input pixel has left at a level of the trunk, the mean over replicates; blank where none.
+
+    level: as in `training`. Raises LotteryError where inputs are no images.
+    """
+    ax, level = ax or _new_axes(), _level(run, level)
+    found = anatomy.anatomy(run, level).pixels
+    if found is None:
+        raise LotteryError(f"{run.path.name}: its inputs are no images, so there are no pixels to show")
+    picture = ax.imshow(np.ma.masked_equal(found, 0), cmap="Blues", vmin=0)
+    ax.figure.colorbar(picture, ax=ax, label="connections")
+    ax.set_axis_off()
+    ax.set_title(f"{_title(run)}: level {level}")
+    return ax
+
+
+def units(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
+    """Share of the connections into each unit that a level of the trunk has left (percent), most connected first, a
+    line per layer; the mean over replicates. level: as in `training`."""
+    ax, level = ax or _new_axes(), _level(run, level)
+    for i, layer in enumerate(anatomy.anatomy(run, level).layers):
+        x = 100 * (np.arange(layer.units) + 0.5) / layer.units
+        ax.plot(x, 100 * layer.into * layer.units / layer.total, color=COLOURS[i % len(COLOURS)], label=layer.name)
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("units, most connected first (%)")
+    ax.set_ylabel("connections left (%)")
+    ax.set_title(f"{_title(run)}: level {level}")
+    ax.legend(frameon=False)
+    return ax
+
+
+def weights(run: Run, level: int | None = None, tensor: str | None = None, ax: Axes | None = None) -> Axes:
+    """Distribution of the surviving weights of a layer, initial and trained, of all replicates of a level of the trunk;
+    each relative to its fullest bin, without the outermost 0.1 % at each end.
+
+    level: as in `training`; tensor: the first layer if None. Raises LotteryError for a layer that is not there.
+    """
+    ax, level = ax or _new_axes(), _level(run, level)
+    layers = {layer.name: layer for layer in anatomy.anatomy(run, level).layers}
+    if tensor is not None and tensor not in layers:
+        raise LotteryError(known("layer", tensor, layers))
+    layer = layers[tensor or next(iter(layers))]
+    for label, found, colour in (("initial", layer.start, "0.6"), ("trained", layer.trained, COLOURS[0])):
+        ax.stairs(100 * found.counts / max(1, found.counts.max(initial=0)), found.edges, color=colour, label=label)
+    ax.set_xlabel(f"{layer.name}")
+    ax.set_ylabel("survivors (% of the fullest bin)")
+    ax.set_title(f"{_title(run)}: level {level}")
+    ax.legend(frameon=False)
+    return ax
+
+
+def overlap(run: Run, ax: Axes | None = None) -> Axes:
+    """Weights that two replicates' tickets share, as a multiple of what chance gives, against the weights remaining:
+    mean over pairs, minimum to maximum shaded. Only the line of chance with one replicate."""
+    ax = ax or _new_axes()
+    density = {row["level"]: row["density"] for row in run.rows() if row["branch"] == run.spec.start}
+    found = [(100 * density[a.level], o) for a in anatomy.anatomies(run) if (o := a.overlap) and o.chance > 0]
+    x = [d for d, _ in found]
+    low, high = ([getattr(o, end) / o.chance for _, o in found] for end in ("min", "max"))
+    ax.fill_between(x, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
+    ax.plot(x, [o.mean / o.chance for _, o in found], "o-", color=COLOURS[0], markersize=3.5)
+    ax.axhline(1, color="0.6", linestyle="dashed")
+    density_axis(ax, list(density.values()))
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel("shared weights (multiples of chance)")
+    ax.set_title(_title(run))
+    return ax
+
+
+FIGURES: dict[str, Callable[[Run], Axes]] = {
+    "accuracy": accuracy,
+    "early_stop": early_stop,
+    "training": training,
+    "layers": layers,
+    "pixels": pixels,
+    "units": units,
+    "weights": weights,
+    "overlap": overlap,
+    "seconds": seconds,
+}
+"""Name of the file -> what draws it."""
+
+
+def save(run: Run, names: Iterable[str] = tuple(FIGURES), kind: str = "png") -> list[Path]:
+    """Writes figures to the run's `figures` folder; returns the paths. Those with nothing to show are left out.
+
+    kind: png, pdf or svg. Raises LotteryError if no level is finished.
+    """
+    if not run.rows():
+        raise LotteryError(f"{run.path.name}: no level is finished, so there is nothing to draw yet")
     folder = run.path / "figures"
     folder.mkdir(exist_ok=True)
     paths = []
-    for name, draw in FIGURES.items():
-        ax = draw(run)
+    for name in names:
+        try:
+            ax = FIGURES[name](run)
+        except LotteryError:
+            continue
+        if not ax.has_data():
+            continue
         figure = ax.get_figure()
         assert isinstance(figure, Figure)
-        paths.append(folder / f"{name}.png")
+        paths.append(folder / f"{name}.{kind}")
         picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=150)
+        figure.savefig(picture, format=kind, dpi=150)
         write(paths[-1], picture.getvalue())
     return paths
+
+
+def notebook_html(run: Run) -> str:
+    """What a notebook shows of a run, as HTML: name, answer, a row per level of the trunk, and the accuracies."""
+    levels = OpenRun(run.path).levels()
+    head = f"<p><b>{html.escape(run.path.name)}</b><br>{html.escape(answer(levels, run.spec.start).headline)}</p>"
+    if levels.empty:
+        return head
+    columns = {
+        "early_stop_iteration": (1, ",.0f"),
+        "test_accuracy_early_stop": (100, ".2f"),
+        "test_accuracy": (100, ".2f"),
+    }
+    means = levels[levels["branch"] == run.spec.start].groupby("level")[["density", *columns]].mean()
+    rows = "".join(
+        f"<tr><td>{level}</td><td>{100 * row['density']:.2f}</td>"
+        + "".join(
+            f"<td>{'–' if np.isnan(row[column]) else format(factor * row[column], form)}</td>"
+            for column, (factor, form) in columns.items()
+        )
+        + "</tr>"
+        for level, row in means.iterrows()
+    )
+    titles = ("level", "weights left (%)", "early stop (iteration)", "test accuracy (%) at early stop", "at the end")
+    header = "".join(f"<th>{title}</th>" for title in titles)
+    picture = io.BytesIO()
+    accuracy(run).get_figure().savefig(picture, format="png", dpi=90)  # type: ignore[union-attr]
+    source = base64.b64encode(picture.getvalue()).decode()
+    return (
+        f"{head}<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>"
+        f'<img alt="Test accuracy against weights remaining" src="data:image/png;base64,{source}">'
+    )
+
+
+def _level(run: Run, level: int | None) -> int:
+    """That level of the trunk, or the one that the answer is about. Raises LotteryError where there is none."""
+    there = sorted({row["level"] for row in run.rows() if row["branch"] == run.spec.start})
+    if level is None:
+        return answer(OpenRun(run.path).levels(), run.spec.start).level
+    if level not in there:
+        raise LotteryError(known("level", str(level), map(str, there)))
+    return level
+
+
+def _bands(run: Run, column: str, label: str, ax: Axes | None) -> Axes:
+    """Every branch: means over replicates and draws, minimum to maximum shaded."""
+    ax = ax or _new_axes()
+    seen = []
+    for branch, rows in run.curves().items():
+        points = [(100 * d, v) for d, v in _by_level(rows, column) if v and d > 0]
+        if not points:
+            continue
+        x = [d for d, _ in points]
+        seen += x
+        colour = BRANCH_COLOURS.get(branch, "0.5")
+        ax.fill_between(
+            x, [min(v) for _, v in points], [max(v) for _, v in points], color=colour, alpha=0.15, linewidth=0
+        )
+        ax.plot(x, [sum(v) / len(v) for _, v in points], "o-", color=colour, markersize=3.5, label=branch)
+    if seen:
+        density_axis(ax, [x / 100 for x in seen])
+        ax.legend(frameon=False)
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel(label)
+    ax.set_title(_title(run))
+    return ax
 
 
 def _new_axes() -> Axes:

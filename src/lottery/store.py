@@ -184,15 +184,19 @@ class Run:
         """(branch, replicate, draw), the trunk's first, that lack one of the levels that `spec` asks for."""
         return list(dict.fromkeys((b, r, d) for b, r, level, d in wanted(spec) if not self.has(b, r, level, d)))
 
-    def write_table(self) -> Path:
-        """levels.csv, from the finished levels."""
+    def table(self) -> str:
+        """The text of levels.csv, from the finished levels."""
         rows = self.rows()
         names = list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)]))
         out = io.StringIO()
         writer = csv.DictWriter(out, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write(self.path / "levels.csv", out.getvalue().encode())
+        return out.getvalue()
+
+    def write_table(self) -> Path:
+        """levels.csv."""
+        write(self.path / "levels.csv", self.table().encode())
         return self.path / "levels.csv"
 
 

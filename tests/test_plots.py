@@ -1,0 +1,91 @@
+"""Figures as files and from Python: axes that show the numbers of a real run."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import lottery
+from lottery import cli, plots
+from lottery.errors import LotteryError
+from lottery.spec import Spec
+from lottery.store import Run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    spec = Spec(
+        data=lottery.Data(name="mnist-5k", validation=500),
+        model=lottery.Model(name="mlp", hidden=(20, 10)),
+        recipe=lottery.Recipe(iterations=30, evaluate_every=10),
+        pruning=lottery.Pruning(rate=0.5),
+        levels=2,
+        replicates=2,
+        branches=("reinit",),
+    )
+    return lottery.run(spec, runs_dir=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.mark.parametrize("name", plots.FIGURES)
+def test_every_figure_draws_where_it_is_told_to(run: Run, name: str) -> None:
+    ax = Figure().add_subplot()
+    assert plots.FIGURES[name](run, ax=ax) is ax  # type: ignore[call-arg]
+    assert ax.has_data()
+    assert ax.get_title()
+    other = plots.FIGURES[name](run)
+    assert isinstance(other, Axes)
+    assert other is not ax
+
+
+@pytest.mark.parametrize(("kind", "head"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_the_command_writes_them(run: Run, capsys: pytest.CaptureFixture[str], kind: str, head: bytes) -> None:
+    assert cli.main(["figures", str(run.path), "--format", kind]) == 0
+    paths = [Path(line.split("  ")[1]) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in paths] == [f"{name}.{kind}" for name in plots.FIGURES]
+    assert all(path.read_bytes().startswith(head) for path in paths)
+
+
+def test_the_numbers_are_the_runs(run: Run) -> None:
+    rows = [row for row in run.rows() if row["branch"] == "reinit" and row["level"] == 2]
+    line = next(line for line in plots.early_stop(run).lines if line.get_label() == "reinit")
+    assert line.get_ydata()[2] == np.mean([row["early_stop_iteration"] for row in rows])  # type: ignore[index]
+    assert line.get_color() == plots.BRANCH_COLOURS["reinit"]
+    curves = plots.training(run, 2, "test_accuracy").lines
+    drawn = [np.asarray(c.get_ydata()).tolist() for c in curves]
+    for replicate in (0, 1):
+        assert (100 * run.load("rewind", replicate, 2).history["test_accuracy"]).tolist() in drawn
+    assert len(curves) == 2 + 4 + 4  # two dense networks, two replicates of two branches, and where each stops
+    picture = plots.pixels(run, 2).images[0].get_array()
+    assert picture is not None
+    assert picture.sum() == np.mean([run.load("rewind", r, 2).masks["fc1.weight"].sum() for r in (0, 1)])
+
+
+def test_a_notebook_shows_a_run_as_a_table_with_a_figure(run: Run, tmp_path: Path) -> None:
+    shown = run._repr_html_()  # type: ignore[attr-defined]
+    assert lottery.open_run(run.path)._repr_html_() == shown  # type: ignore[attr-defined]
+    assert shown.count("<tr>") == 1 + 3  # the trunk's levels
+    assert '<img alt="Test accuracy against weights remaining" src="data:image/png;base64,iVBOR' in shown
+    accuracy = np.mean([row["test_accuracy"] for row in run.rows() if (row["branch"], row["level"]) == ("rewind", 2)])
+    assert f"<td>{100 * accuracy:.2f}</td>" in shown
+    hostile = Run(Path(shutil.copytree(run.path, tmp_path / "<script>")))
+    assert "<b>&lt;script&gt;</b>" in plots.notebook_html(hostile)
+
+
+def test_what_is_not_there_is_an_error(run: Run) -> None:
+    with pytest.raises(LotteryError, match=r"level '9'.*0, 1, 2"):
+        plots.pixels(run, 9)
+    with pytest.raises(LotteryError, match="layer 'fc9'"):
+        plots.weights(run, 1, "fc9")
+    with pytest.raises(LotteryError, match="column 'loss'"):
+        plots.training(run, 1, "loss")
+
+
+def test_a_run_without_validation_leaves_a_figure_out(tiny: Spec, tmp_path: Path) -> None:
+    run = lottery.run(replace(tiny, data=replace(tiny.data, validation=0)), runs_dir=tmp_path)
+    names = {path.stem for path in plots.save(run)}
+    assert "early_stop" not in names
+    assert {"accuracy", "pixels", "layers", "seconds"} <= names

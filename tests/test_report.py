@@ -1,0 +1,450 @@
+"""The report in a real browser: what a reader sees of real runs, at the width of a phone and of a desk."""
+
+import base64
+import hashlib
+import json
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+import lottery
+from lottery import analysis, charts, cli, report
+from lottery.analysis import OpenRun
+from lottery.errors import LotteryError
+from lottery.spec import PRESETS, Spec, flatten
+from lottery.study import RUNS
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND"),
+)
+PHONE, DESK = 390, 1280
+HOSTILE = "<script>document.title = 'owned'; <img src=x onerror=alert(1)>"
+BREAKOUT = "</script><script>document.title = 'owned'</script>"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    if not (BROWSER and DRIVER):
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run: two replicates, a branch drawn twice."""
+    spec = Spec(
+        data=lottery.Data(name="mnist-5k", validation=500),
+        model=lottery.Model(name="mlp", hidden=(20, 10)),
+        recipe=lottery.Recipe(iterations=30, evaluate_every=10),
+        pruning=lottery.Pruning(rate=0.5, layer_rates={"fc3.weight": 0.25}),
+        levels=2,
+        replicates=2,
+        branches=("reinit:2",),
+    )
+    return lottery.run(spec, runs_dir=tmp_path_factory.mktemp("runs")).path
+
+
+def small(tmp_path: Path, **settings: Any) -> Path:
+    spec = Spec(
+        data=lottery.Data(name="mnist-5k", validation=500),
+        model=lottery.Model(name="mlp", hidden=(20, 10)),
+        recipe=lottery.Recipe(iterations=20, evaluate_every=10),
+    )
+    return lottery.run(replace(spec, **settings), runs_dir=tmp_path).path
+
+
+def whole(finished: Path, tmp_path: Path) -> Path:
+    return finished
+
+
+def unfinished(finished: Path, tmp_path: Path) -> Path:
+    path = Path(shutil.copytree(finished, tmp_path / "unfinished"))
+    shutil.rmtree(path / "reinit" / "replicate-1")
+    shutil.rmtree(path / "rewind" / "replicate-1" / "level-02")
+    return path
+
+
+def nothing_yet(finished: Path, tmp_path: Path) -> Path:
+    path = Path(shutil.copytree(finished, tmp_path / "nothing-yet"))
+    shutil.rmtree(path / "reinit")
+    shutil.rmtree(path / "rewind")
+    return path
+
+
+def single_level(finished: Path, tmp_path: Path) -> Path:
+    return small(tmp_path, levels=0)
+
+
+def single_replicate(finished: Path, tmp_path: Path) -> Path:
+    return small(tmp_path, levels=2, data=lottery.Data(name="mnist-5k", validation=0))
+
+
+def everything_pruned(finished: Path, tmp_path: Path) -> Path:
+    """Nothing is left at level 1: no density to place on a logarithmic axis, no survivor to show."""
+    return small(tmp_path, levels=1, replicates=2, pruning=lottery.Pruning(rate=1.0))
+
+
+def hostile(finished: Path, tmp_path: Path) -> Path:
+    """A name and a branch that are scripts, and a spec that ends the script that it is in."""
+    path = Path(shutil.copytree(finished, tmp_path / HOSTILE))
+    spec = lottery.Run(path).spec
+    spec = replace(spec, pruning=replace(spec.pruning, layer_rates={BREAKOUT: 0.5}), branches=(f"{HOSTILE}:2",))
+    (path / "spec.toml").write_text(spec.to_toml())
+    shutil.move(path / "reinit", path / HOSTILE)
+    for file in (path / HOSTILE).glob("*/*/level.json"):
+        record = json.loads(file.read_text())
+        record["row"]["branch"] = HOSTILE
+        record["sha256"]["row"] = hashlib.sha256(json.dumps(record["row"], indent=1).encode()).hexdigest()
+        file.write_text(json.dumps(record))
+    return path
+
+
+MAKERS = (whole, unfinished, nothing_yet, single_level, single_replicate, everything_pruned, hostile)
+
+
+def visit(browser: webdriver.Chrome, page: Path, width: int = DESK, **features: str) -> None:
+    """Opens a page from disk and waits until it is drawn; fails on a message in its console or a request."""
+    media = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width == PHONE}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    log: Callable[[str], list[dict[str, str]]] = browser.get_log  # selenium gives it no types
+    log("performance"), log("browser")
+    browser.get(page.as_uri())
+    WebDriverWait(browser, 60).until(lambda b: b.execute_script("return document.documentElement.dataset.drawn"))
+    assert log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in log("performance")]
+    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in urls if not url.startswith("data:")] == [page.as_uri()]
+
+
+def marks(browser: webdriver.Chrome) -> dict[str, int]:
+    """Chart -> lines, points, areas and pictures that it draws."""
+    found: dict[str, int] = browser.execute_script(
+        "return Object.fromEntries([...document.querySelectorAll('.chart')].map(c => [c.id, "
+        "c.querySelectorAll('.js-line, .points path, .js-fill, .heatmaplayer image').length]))"
+    )
+    return found
+
+
+def write(runs: list[Path], tmp_path: Path) -> Path:
+    return report.write_report([OpenRun(path) for path in runs], tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+@pytest.mark.parametrize("make", MAKERS)
+def test_every_chart_is_drawn_and_nothing_is_fetched(
+    browser: webdriver.Chrome, finished: Path, tmp_path: Path, make: Callable[[Path, Path], Path], width: int
+) -> None:
+    path = make(finished, tmp_path)
+    page = write([path], tmp_path)
+    assert page.stat().st_size < 8e6
+    visit(browser, page, width)
+    there = marks(browser)
+    if make is nothing_yet:
+        assert there == {}
+        assert "No dense network is finished yet" in browser.page_source
+    else:
+        assert {"end", "train", "training_accuracy", "run_pixels", "run_units", "run_weights_2", "seconds"} <= set(
+            there
+        )
+        assert ("run_overlap" in there) == (make in (whole, unfinished, everything_pruned, hostile))
+        assert ("accuracy" in there) == ("training_loss" in there) == (make is not single_replicate)
+    if make is everything_pruned:
+        assert not any(there[f"run_weights_{i}"] for i in range(3))
+        assert browser.find_element(By.ID, "run_weights_0").text.count("nothing to show") == 1
+        slide(browser, 0)
+        there = marks(browser)
+    assert all(there.values()), there
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width  # nothing sticks out
+    assert all(
+        element.get_attribute("aria-label") and 200 < element.size["width"] <= width
+        for element in browser.find_elements(By.CLASS_NAME, "chart")
+    )
+    assert ("Unfinished:" in browser.page_source) == (make in (unfinished, nothing_yet))
+    assert browser.title == path.name  # and not "owned"
+    assert path.name in browser.find_element(By.CLASS_NAME, "name").text
+    if make is hostile:
+        assert [key.text for key in browser.find_elements(By.CSS_SELECTOR, ".legend button")] == ["rewind", HOSTILE]
+
+
+def drawn(browser: webdriver.Chrome, chart: str) -> Any:
+    """What a chart draws: its paths, and its picture."""
+    script = (
+        "return [...document.getElementById(arguments[0]).querySelectorAll('.js-line, .heatmaplayer image')]"
+        ".map(e => e.getAttribute('d') ?? e.getAttribute('xlink:href') ?? e.getAttribute('href'))"
+    )
+    return browser.execute_script(script, chart)
+
+
+def slide(browser: webdriver.Chrome, level: int) -> None:
+    browser.execute_script(
+        "const s = document.getElementById('level'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))", level
+    )
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_the_slider_changes_what_is_drawn(
+    browser: webdriver.Chrome, finished: Path, tmp_path: Path, width: int
+) -> None:
+    visit(browser, write([finished], tmp_path), width)
+    names = ("training_loss", "training_accuracy", "run_pixels", "run_units", "run_weights_0")
+    seen: dict[str, list[Any]] = {name: [] for name in names}
+    for level, density in ((0, "100 %"), (1, "50"), (2, "25")):
+        slide(browser, level)
+        assert f"{level}, {density}" in browser.find_element(By.ID, "level-label").text
+        labels = {browser.find_element(By.ID, name).get_attribute("aria-label") for name in names}
+        assert all(f"evel {level}" in str(label) for label in labels)
+        visible = [row for row in browser.find_elements(By.CSS_SELECTOR, "[data-level]") if row.is_displayed()]
+        kept = sum(int(mask.sum()) for mask in lottery.Run(finished).load("rewind", 0, level).masks.values())
+        assert len(visible) == 1
+        cells = [row.split()[1] for row in visible[0].text.splitlines() if row.startswith("fc")]
+        assert sum(int(cell.replace(",", "")) for cell in cells) == kept
+        for name in names:
+            seen[name].append(drawn(browser, name))
+    for name, pictures in seen.items():
+        assert pictures[0] != pictures[1] != pictures[2], name
+
+
+def test_the_legend_switches_a_branch_off_everywhere(browser: webdriver.Chrome, finished: Path, tmp_path: Path) -> None:
+    visit(browser, write([finished], tmp_path))
+    slide(browser, 2)
+    before = marks(browser)
+    rows = "return [...document.querySelectorAll('.sortable tbody tr')].filter(r => !r.hidden).length"
+    assert browser.execute_script(rows) == 3 + 2
+    button = browser.find_element(By.CSS_SELECTOR, "button[data-key=reinit]")
+    button.click()
+    after = marks(browser)
+    assert button.get_attribute("aria-pressed") == "false"
+    for name in ("accuracy", "early_stop", "end", "train", "training_loss", "training_accuracy", "seconds"):
+        assert 0 < after[name] < before[name], name
+    assert after["run_pixels"] == before["run_pixels"]
+    assert browser.execute_script(rows) == 3
+    button.click()
+    assert marks(browser) == before
+
+
+def test_charts_show_the_numbers_of_the_run(browser: webdriver.Chrome, finished: Path, tmp_path: Path) -> None:
+    run = OpenRun(finished)
+    visit(browser, write([finished], tmp_path))
+    slide(browser, 1)
+
+    def traces(chart: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = browser.execute_script(
+            "return document.getElementById(arguments[0]).data.map(t => ({...t}))", chart
+        )
+        return found
+
+    levels = run.levels()
+    for chart, column, factor in (
+        ("accuracy", "test_accuracy_early_stop", 100),
+        ("early_stop", "early_stop_iteration", 1),
+    ):
+        lines = {t["meta"]: t for t in traces(chart) if t["mode"] == "lines+markers"}
+        found = analysis.summary(levels, column)
+        for branch in ("rewind", "reinit"):
+            part = found[found["branch"] == branch]
+            assert lines[branch]["y"] == pytest.approx(
+                (factor * part["mean"]).tolist(), abs=0.51 if factor == 1 else 0.005
+            )
+            assert lines[branch]["x"] == pytest.approx((100 * part["density"]).tolist(), rel=1e-4)
+    curves = [t for t in traces("training_loss") if t["mode"] == "lines" and t["meta"] == "reinit"]
+    assert len(curves) == 4  # two draws of two replicates
+    history = run.history("reinit", level=1)
+    for curve, (_, part) in zip(curves, history.groupby(["replicate", "draw"]), strict=True):
+        assert curve["x"] == part["iteration"].tolist()
+        assert curve["y"] == pytest.approx(part["validation_loss"].tolist(), abs=2e-5)
+    (stops,) = [t for t in traces("training_loss") if t["mode"] == "markers" and t["meta"] == "rewind"]
+    rows = levels[(levels["branch"] == "rewind") & (levels["level"] == 1)]
+    assert stops["x"] == rows["early_stop_iteration"].tolist()
+    (picture,) = traces("run_pixels")
+    masks = [run.load("rewind", replicate, 1).masks["fc1.weight"] for replicate in (0, 1)]
+    assert np.array(picture["z"]) == pytest.approx(np.mean([m.sum(axis=0) for m in masks], axis=0).reshape(28, 28))
+    link = browser.find_element(By.CSS_SELECTOR, "a[download$='.csv']").get_attribute("href") or ""
+    assert base64.b64decode(link.split(",")[1]) == (finished / "levels.csv").read_bytes()
+
+
+def test_the_table_sorts_both_ways(browser: webdriver.Chrome, finished: Path, tmp_path: Path) -> None:
+    visit(browser, write([finished], tmp_path))
+    heading = browser.find_elements(By.CSS_SELECTOR, ".sortable thead th")[2]
+    for way, descending in (("ascending", False), ("descending", True)):
+        heading.find_element(By.TAG_NAME, "button").click()
+        assert heading.get_attribute("aria-sort") == way
+        cells = browser.find_elements(By.CSS_SELECTOR, ".sortable tbody td:nth-child(3)")
+        values = [float(cell.text) for cell in cells]
+        assert values == sorted(values, reverse=descending)
+        assert len(set(values)) == 3
+
+
+def test_dark_and_paper(browser: webdriver.Chrome, finished: Path, tmp_path: Path) -> None:
+    page = write([finished], tmp_path)
+    ink = "return getComputedStyle(document.querySelector('#accuracy .xtick text')).fill"
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    seen = []
+    for scheme in ("light", "dark"):
+        visit(browser, page, prefers_color_scheme=scheme)
+        seen.append((browser.execute_script(ground), browser.execute_script(ink)))
+    assert seen[0][0] == "rgb(255, 255, 255)"
+    assert seen[0][0] != seen[1][0]
+    assert seen[0][1] != seen[1][1]
+    width = "return document.querySelector('#accuracy svg').getBoundingClientRect().width"
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert browser.execute_script(width) == 320
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert browser.execute_script(width) > 400
+
+
+def test_two_runs_are_laid_over_each_other(browser: webdriver.Chrome, finished: Path, tmp_path: Path) -> None:
+    other = small(tmp_path, levels=1, seed=7)
+    visit(browser, write([finished, other], tmp_path))
+    rows = [row.text.split() for row in browser.find_elements(By.CSS_SELECTOR, "#differences tbody tr")]
+    assert ["seed", "0", "7"] in rows
+    assert ["recipe.iterations", "30", "20"] in rows
+    spec, there = lottery.Run(finished).spec, lottery.Run(other).spec
+    assert {row[0] for row in rows} == set(spec.differences(there))
+    keys = [key.text for key in browser.find_elements(By.CSS_SELECTOR, ".legend button")]
+    assert keys == ["A rewind", "A reinit", "B rewind"]
+    lines: list[list[str]] = browser.execute_script(
+        "return document.getElementById('accuracy').data.filter(t => t.mode == 'lines+markers')"
+        ".map(t => [t.meta, t.line.dash, t.line.color])"
+    )
+    assert {line[0]: line[1] for line in lines} == {"A rewind": "solid", "A reinit": "solid", "B rewind": "dash"}
+    assert lines[0][2] == lines[-1][2] == "#0072B2"  # a branch has one colour
+    assert len(marks(browser)) > 15
+    assert all(marks(browser).values())
+
+
+def test_nothing_that_a_spec_says_ends_the_script(finished: Path, tmp_path: Path) -> None:
+    text = report.page([OpenRun(hostile(finished, tmp_path))])
+    assert BREAKOUT not in text
+    assert HOSTILE not in text
+    assert text.count("</script>") == 3  # the page's own: data, Plotly, ours
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *PRESETS.values(),
+        replace(PRESETS["quickstart"], branches=("reinit:3", "one_shot"), seed=4, levels=3),
+        Spec(
+            data=lottery.Data(name="kmnist", scaling="l2"),
+            model=lottery.Model("mlp", hidden=(20, 10), init="gaussian", std=0.05),
+            recipe=lottery.Recipe("sgd", 0.1, momentum=0.9, drop_last=True),
+            pruning=lottery.Pruning(layer_rates={"fc*": 0.3, "fc3.weight": 0.1}),
+        ),
+        Spec(pruning=lottery.Pruning(scope="global"), start="continue"),
+    ],
+)
+def test_the_command_makes_the_run_again(spec: Spec) -> None:
+    program, *words = shlex.split(report.command(spec, "dense", "cpu"))
+    assert program == "lottery"
+    parsed = cli._parse(words)
+    assert isinstance(parsed, cli.RunCommand)
+    assert flatten(parsed.spec) == flatten(spec)
+    assert (parsed.engine, parsed.device) == ("dense", "cpu")
+
+
+def test_claims_are_shown_of_the_main_run_only(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "The paper’s claims" not in report.page([OpenRun(finished)])
+    spec = lottery.Run(finished).spec
+    monkeypatch.setitem(RUNS, "main", replace(RUNS["main"], spec=replace(spec, seed=0)))
+    text = report.page([OpenRun(finished)])
+    assert "The paper’s claims" in text
+    assert "8b resetting is more accurate" in text
+
+
+def test_many_evaluations_are_thinned_and_it_is_said(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "evaluation is drawn" not in report.page([OpenRun(finished)])
+    monkeypatch.setattr(charts, "HISTORY_BYTES", 120)
+    assert "One evaluation in 2 is drawn, and the last." in report.page([OpenRun(finished)])
+
+
+def test_packed_numbers_come_back() -> None:
+    values = np.array([0.0, 0.12345, np.nan, 2.5])
+    arrays = charts.Arrays()
+    assert arrays.add(values, 1e-5) == arrays.add(values.copy(), 1e-5) == 0
+    step, packed = arrays.packed[0]["step"], base64.b64decode(arrays.packed[0]["values"])
+    back = np.frombuffer(packed, "<u2")
+    assert back[2] == 65535
+    assert step * back[[0, 1, 3]] == pytest.approx([0, 0.12345, 2.5], abs=step / 2)
+    assert step < 4e-5
+
+
+def test_bad_input_is_one_clear_line(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LotteryError, match="given twice"):
+        write([finished, finished], tmp_path)
+    with pytest.raises(LotteryError, match="there is no folder"):
+        report.write_report([OpenRun(finished)], tmp_path / "nowhere" / "page.html")
+    assert cli.main(["report", "--runs-dir", str(finished.parent)]) == 2
+    assert finished.name in capsys.readouterr().err
+    assert cli.main(["report", "nothing", "--runs-dir", str(finished.parent)]) == 2
+    assert "no run 'nothing'" in capsys.readouterr().err
+
+
+def test_the_command_writes_it_in_the_run(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(shutil.copytree(finished, tmp_path / "run"))
+    assert cli.main(["report", str(path)]) == 0
+    assert capsys.readouterr().out.split() == ["report:", str(path / "report.html")]
+    assert (path / "report.html").read_text().startswith("<!doctype html>")
+    assert cli.main(["report", str(path), "-o", str(tmp_path / "other.html")]) == 0
+    assert (tmp_path / "other.html").is_file()
+    assert cli.main(["report", "run", str(finished), "--runs-dir", str(tmp_path)]) == 0
+    assert (tmp_path / "comparison.html").is_file()
+
+
+RUN = ("run", "quickstart", "--iterations", "10", "--recipe.evaluate-every", "10", "--levels", "2", "--replicates", "1")
+
+
+def test_a_run_keeps_its_report_current(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+    write_report = report.write_report
+
+    def watch(runs: list[OpenRun], path: Path) -> Path:
+        seen.append(len(runs[0].rows()))
+        return write_report(runs, path)
+
+    monkeypatch.setattr(report, "write_report", watch)
+    words = [*RUN, "--jobs", "1", "--runs-dir", str(tmp_path)]
+    assert cli.main(words) == 0
+    assert seen == [3]  # a run of seconds: only at its end
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1].startswith("report:  ")
+    assert Path(out[-1].split()[1]).is_file()
+    monkeypatch.setattr(cli.CurrentReport, "first", 0.0)
+    assert cli.main([*words, "--seed", "1"]) == 0
+    assert seen[1] == 1  # after the first level, and not again before 50 times what that took
+    assert seen[-1] == 3
+
+
+def test_a_report_that_fails_harms_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(runs: list[OpenRun], path: Path) -> Path:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(report, "write_report", fail)
+    monkeypatch.setattr(cli.CurrentReport, "first", 0.0)
+    assert cli.main([*RUN, "--jobs", "1", "--runs-dir", str(tmp_path)]) == 0
+    assert "report:  not written: disk full" in capsys.readouterr().out
