@@ -23,9 +23,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         pruning=Pruning(rate=0.2, layer_rates={"fc3.weight": 0.1}),
         levels=3,
     )
-    for name in ("main", "scaling-l2", "scaling-unit", "scaling-standardize"):
-        scaling = study.MAIN_SCALING if name == "main" else name.removeprefix("scaling-")
-        spec = replace(base, data=Data("mnist-5k", scaling, 500), levels=3 if name == "main" else 1)
+    for name in ("main", "continued", "scaling-l2", "scaling-unit", "scaling-standardize"):
+        scaling = name.removeprefix("scaling-") if name in study.SCALINGS else study.MAIN_SCALING
+        spec = replace(base, data=Data("mnist-5k", scaling, 500), levels=1 if name in study.SCALINGS else 3)
         monkeypatch.setitem(study.RUNS, name, replace(study.RUNS[name], spec=spec))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -42,20 +42,27 @@ def test_the_command_leaves_figures_claims_and_tables(small: Path, capsys: pytes
     assert (out / "fig4.pdf").read_bytes().startswith(b"%PDF")
     judged = pd.read_csv(out / "claims.csv", keep_default_na=False)
     assert judged.columns[:7].tolist() == ["claim", "paper", "ours", "low", "high", "replicates", "verdict"]
-    assert len(judged[judged["run"] == "main"]) == 20
+    assert judged["run"].value_counts().to_dict() == {"main": 18, "continued": 2, **dict.fromkeys(study.SCALINGS, 20)}
+    assert judged.loc[judged["run"] == "continued", "claim"].str[:2].tolist() == ["8a", "8b"]
+    assert judged.loc[judged["run"] == "continued", "note"].str.endswith("12 iterations a level, 2 replicate(s)").all()
     assert set(judged["verdict"]) <= {"holds", "does not hold", "undecided"}
     levels = pd.read_csv(out / "levels.csv")
     by_run = levels.groupby(["run", "branch"]).size()
     (main_run,) = {run for run, branch in by_run.index if branch == "reinit"}
-    # 2 replicates of levels 1 to 3, the trunk's of 0 to 3 too; 3 draws of reinit
-    assert by_run[main_run].to_dict() == {"continue": 6, "one_shot": 6, "reinit": 18, "rewind": 8}
-    assert sorted(by_run.drop(main_run)) == [4, 4]  # the two scalings that are not the main run's
+    # 2 replicates of levels 1 to 3, the trunk's of 0 to 3 too
+    assert by_run[main_run].to_dict() == {"one_shot": 6, "reinit": 6, "rewind": 8}
+    assert sorted(by_run.drop(main_run)) == [
+        4,
+        4,
+        6,
+        8,
+    ]  # the scalings' own; that of l2 is the continued one's trunk too
     spec = Spec.from_toml((out / "main.toml").read_text())
     assert spec.uid == main_run
     printed = capsys.readouterr().out
     assert "written to runs/studies/lth-mnist-40it" in printed
     assert "| claim | paper | ours" in printed
-    assert "| claim | paper | l2 | standardize | unit |" in printed
+    assert "| claim | paper | standardize | unit | l2 |" in printed
 
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert call("--only", "fig4,claims") == 0  # trains nothing, and makes the same files
@@ -73,14 +80,12 @@ def test_every_default_figure_is_drawn(small: Path) -> None:
 
 def test_runs_are_shared() -> None:
     specs = reproduce.specs(["fig4", "fig9", "scaling"], 1000, 3)
-    assert set(specs) == {"main", "scaling-standardize", "scaling-unit", "scaling-l2"}
-    assert specs["main"] == specs[f"scaling-{study.MAIN_SCALING}"]
-    assert specs["main"].branches == ("reinit:3", "one_shot", "continue")
+    assert set(specs) == {"main", "continued", "scaling-standardize", "scaling-unit", "scaling-l2"}
+    assert specs["main"].branches == ("reinit", "one_shot")
+    assert specs["scaling-l2"] == specs["continued"]
     assert (specs["main"].levels, specs["main"].replicates) == (22, 3)
-    other = next(spec for spec in specs.values() if spec != specs["main"])
-    assert (other.levels, other.replicates, other.branches) == (9, 2, ())
-    alone = reproduce.specs(["scaling"], 1000, 3)["scaling-l2"]
-    assert (alone.levels, alone.replicates, alone.branches) == (9, 2, ())
+    other = specs["scaling-unit"]
+    assert (other.levels, other.replicates, other.branches, other.recipe.iterations) == (7, 2, (), 300)
 
 
 def test_the_main_run_is_the_papers() -> None:

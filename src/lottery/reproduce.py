@@ -21,7 +21,7 @@ from lottery.errors import LotteryError, known
 from lottery.experiment import Progress
 from lottery.spec import Spec
 from lottery.store import Run, wanted, write
-from lottery.study import ITEMS, MAIN_SCALING, RUNS, SCALINGS, Item, Results
+from lottery.study import ITEMS, MAIN_SCALING, MEASURED_ON, RUNS, SCALINGS, Item, Results
 
 STUDIES: dict[str, dict[str, Item]] = {"lth-mnist": ITEMS}
 """Study -> its items."""
@@ -206,16 +206,28 @@ def write_results(items: Iterable[str], runs: dict[str, OpenRun], out: Path) -> 
 
 def _write_claims(results: Results, out: Path) -> list[Path]:
     """claims.csv and claims.md: of the main run, and what can be said under each input scaling."""
-    judged = {"main": claims.judge(results.main).assign(run="main", scaling=MAIN_SCALING)}
-    for name in SCALINGS:
-        scaling = name.removeprefix("scaling-")
-        if scaling != MAIN_SCALING:
-            judged[name] = claims.judge(results.levels(name)).assign(run=name, scaling=scaling)
+    main = _judge_each(results).assign(scaling=MAIN_SCALING)
+    judged = {
+        name: claims.judge(results.levels(name)).assign(run=name, scaling=name.removeprefix("scaling-"))
+        for name in SCALINGS
+    }
     title = results.title("main", "Claims").replace("\n", ": ")
-    text = claims.markdown(judged["main"], title) + "\n" + _scalings_table(results, judged)
-    write(out / "claims.csv", pd.concat(judged.values()).to_csv(index=False, lineterminator="\n").encode())
+    text = claims.markdown(main, title) + "\n" + _scalings_table(results, judged)
+    write(out / "claims.csv", pd.concat([main, *judged.values()]).to_csv(index=False, lineterminator="\n").encode())
     write(out / "claims.md", text.encode())
     return [out / "claims.csv", out / "claims.md"]
+
+
+def _judge_each(results: Results) -> pd.DataFrame:
+    """Each claim on the run that it is measured on; of another than the main one, the note says how large that is."""
+    runs = [MEASURED_ON.get(claim.name, "main") for claim in claims.CLAIMS]
+    judged = {run: claims.judge(results.levels(run)) for run in dict.fromkeys(runs)}
+    main = pd.concat([judged[run].iloc[[i]].assign(run=run) for i, run in enumerate(runs)], ignore_index=True)
+    for row in main.index[main["run"] != "main"]:
+        spec = results.runs[main.loc[row, "run"]].spec
+        size = f"{spec.recipe.iterations:,} iterations a level, {spec.replicates} replicate(s)"
+        main.loc[row, "note"] = "; ".join(filter(None, [main.loc[row, "note"], size]))
+    return main
 
 
 def _scalings_table(results: Results, judged: dict[str, pd.DataFrame]) -> str:
@@ -243,9 +255,10 @@ def _scalings_table(results: Results, judged: dict[str, pd.DataFrame]) -> str:
     lines = [["claim", "paper", *columns], (2 + len(columns)) * ["---"], *rows]
     speed_up = columns[MAIN_SCALING].index[0]
     agree = [scaling for scaling, frame in columns.items() if frame["size"][speed_up] == "compatible"]
+    spec = results.runs[next(iter(judged))].spec
     return "\n".join(
         [
-            "## Input scalings",
+            f"## Input scalings: {spec.recipe.iterations:,} iterations a level, {spec.replicates} replicate(s)",
             "",
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
