@@ -171,7 +171,7 @@ def _branches(levels: pd.DataFrame, trunk: str) -> list[str]:
                 f"{_signed(100 * row['low'], '.2f')} to {_signed(100 * row['high'], '.2f')})."
             )
         elif len(found) and branch != trunk:
-            said.append(f"{name} not shown to be less accurate than the dense network at the sparsest level.")
+            said.append(f"{name} not shown to be less accurate than the dense network at its sparsest level.")
     return said
 
 
