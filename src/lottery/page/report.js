@@ -28,7 +28,7 @@ function ink(colour) {
   if (colour === "dense") return mixed(css("--paper"), css("--ink"), dark.matches && !printing ? 0.6 : 0.45);
   if (!dark.matches || printing) return colour;
   let part = 0;
-  while ((light(mixed(colour, "#ffffff", part)) + 0.05) / (light(css("--paper")) + 0.05) < 4.5) part += 0.05;
+  while (part < 1 && (light(mixed(colour, "#ffffff", part)) + 0.05) / (light(css("--paper")) + 0.05) < 4.5) part += 0.05;
   return mixed(colour, "#ffffff", part);
 }
 const mixed = (a, b, part) => hex(mix(a, b, part));
