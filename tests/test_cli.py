@@ -191,9 +191,11 @@ def test_a_second_process_on_the_same_run_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path, jobs: str) -> None:
     command = [LOTTERY, "run", "quickstart", "--jobs", jobs]
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # what began in the background ignores Ctrl-C
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    signal.signal(signal.SIGINT, heard)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("rewind"):
