@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery import engines
+from lottery import engines, masks
 from lottery.data import Images, Splits
 from lottery.engines import dense, kernels, reference, sparse, vectors
 from lottery.errors import LotteryError
@@ -124,3 +124,37 @@ def test_wide_images() -> None:
     begin = Start(weights, kept, (0,))
     ours, expected = (f(sizes, data, begin, recipe, no_report) for f in (sparse.train, reference.train))
     np.testing.assert_allclose(ours.history["test_loss"], expected.history["test_loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["adam", "adam, decay"])
+def test_weights_that_lead_to_a_dead_end(recipe: str) -> None:
+    """They are no work: their gradient is exactly 0. Weight decay moves them all the same."""
+    begin = start(0.4)
+    begin.masks["fc2.weight"][:, 3], begin.masks["fc3.weight"][:, 5] = False, False
+    begin = Start(masks.apply(begin.weights, begin.masks), begin.masks, begin.order)
+    data = parts(100, 10, 10)
+    ours, expected = (
+        f(SIZES, data, begin, RECIPES[recipe], no_report).weights for f in (sparse.train, reference.train)
+    )
+    for name, row in (("fc1.weight", 3), ("fc2.weight", 5)):
+        kept = begin.masks[name][row]
+        assert kept.any()
+        moved = ours[name][row][kept] != begin.weights[name][row][kept]
+        assert moved.all() if "decay" in recipe else not moved.any()
+        np.testing.assert_allclose(ours[name][row], expected[name][row], rtol=1e-5, atol=1e-7)
+
+
+def test_four_sums_are_each_to_the_bit_what_one_is() -> None:
+    """Where a weight's gradient is computed, alone or with three others, changes nothing."""
+    rng = np.random.default_rng(0)
+    net = sparse._net(SIZES, start(0.4), 0)
+    for array in (net.A, net.D):
+        array[:] = rng.standard_normal(array.size)
+    kernels.gradients(net, False)
+    together = net.g.copy()
+    for u in range(net.shape[1]):
+        for k in range(net.ptr[u], net.ptr[u + 1]):
+            alone = net._replace(ptr=np.where(np.arange(net.ptr.size) <= u, k, k + 1))
+            kernels.gradients(alone, False)
+            assert net.g[k] == together[k]
+    assert np.count_nonzero(together) == net.ptr[-1] > 0

@@ -25,38 +25,48 @@ from lottery.engines.vectors import (
     FLUSH,
     GROUP,
     LANES,
+    PART,
     active,
     adam,
     at,
     control,
     divide,
     dot,
+    dots,
     exp_difference,
     fma,
-    fma16,
+    fma4,
+    fma_group,
+    fma_part,
     keep,
     largest,
     load,
-    load16,
+    load4,
+    load_group,
+    load_part,
     lowest,
     multiply,
     prefetch,
     put,
     relu,
-    relu16,
+    relu_group,
+    relu_part,
     rest,
     set_control,
     splat,
-    splat16,
+    splat_group,
+    splat_part,
     store,
-    store16,
+    store4,
+    store_group,
+    store_part,
     total,
     where_positive,
 )
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
-VECTORS = "f00e7da6a56940a6"
+VECTORS = "bfea2f30132a52a0"
 """Beginning of the SHA-256 of vectors.py. Numba finds compiled kernels by the text of this file alone: without this
 line, kernels compiled with other vectors would go on being used. Set it when vectors.py changes."""
 
@@ -64,7 +74,7 @@ if not sha256(Path(vectors.__file__).read_text(encoding="utf-8").encode()).hexdi
     raise AssertionError("vectors.py changed: see VECTORS")
 
 CHUNK = 196
-"""Inputs of a tile that are worked through for all images before the next: 49 KiB of weights, of which those that some
+"""Pixels of a tile that are worked through for all images before the next: 49 KiB of weights, of which those that some
 image needs fit the first level of the cache. From the second level a weight takes three times as long."""
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma & Ba 2015, Section 2; PyTorch's defaults too
@@ -74,8 +84,9 @@ class Lists(NamedTuple):
     """Images as lists of pixels."""
 
     starts: np.ndarray  # int64 [n + 1]
+    marks: np.ndarray  # int64 [n, chunks + 1]: the same, chunk by chunk: where the pixels of each begin, and the end
     columns: np.ndarray  # uint16 or int32 [nonzeros]
-    values: np.ndarray  # float32 [nonzeros]
+    values: np.ndarray  # float32 [nonzeros]: how far from the background
     labels: np.ndarray  # int64 [n]
 
 
@@ -87,6 +98,16 @@ class Groups(NamedTuple):
     rows: np.ndarray  # int32
     values: np.ndarray  # float32 [len(rows) * GROUP]
     labels: np.ndarray  # int64 [n], in the order of the groups
+
+
+class Columns(NamedTuple):
+    """The first layer's weights by pixel, and what evaluating in groups needs beside them."""
+
+    starts: np.ndarray  # int64 [rows of pixels + 2]
+    places: np.ndarray  # int32 [weights]: where the unit's values begin in Z
+    weights: np.ndarray  # float32 [weights]
+    constant: np.ndarray  # float32 [units of the first layer]: what an image without pixels gives
+    Z: np.ndarray  # float32 [units of the first layer * GROUP]
 
 
 class Net(NamedTuple):
@@ -125,11 +146,9 @@ class Tiles(NamedTuple):
     sums: np.ndarray  # float32 [tiles * 64]: of each output's weights
     gb: np.ndarray  # float32 [tiles * 64]
     Z: np.ndarray  # float32 [64 * tiles * 64]: what the units give for up to 64 images, image by image
-    reached: np.ndarray  # int64 [2, 64]: each image's first and last pixel in a chunk
     D: np.ndarray  # float32 [batch, tiles * 64]
-    pstarts: np.ndarray  # int64 [pixels + 2]
-    pimages: np.ndarray  # int32 [most nonzeros in a batch]
-    pvalues: np.ndarray  # float32
+    having: np.ndarray  # int64 [blocks of the batch, pixels]: bit i is whether the block's image i has the pixel,
+    values: np.ndarray  # float32 [blocks, pixels, 64]: and this how far it is from the background
 
 
 class Inner(NamedTuple):
@@ -159,15 +178,18 @@ def count_pixels(images, background, starts):
 
 
 @jit
-def list_pixels(images, background, starts, columns, values):
-    """columns and values of `Lists`."""
+def list_pixels(images, background, starts, marks, columns, values):
+    """marks, columns and values of `Lists`."""
     for i in range(len(images)):
         k = starts[i]
         for p in range(images.shape[1]):
+            if p % CHUNK == 0:
+                marks[i, p // CHUNK] = k
             if images[i, p] != background:
                 columns[k] = p
-                values[k] = images[i, p]
+                values[k] = images[i, p] - background
                 k += 1
+        marks[i, -1] = k
 
 
 @jit
@@ -179,7 +201,7 @@ def fill_rows(net, background, lists, images):
         store(A, row * LANES, empty)
     for j in range(len(images)):
         for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-            put(A, at(row_of, at(columns, k)) * LANES + j, at(values, k))
+            put(A, at(row_of, at(columns, k)) * LANES + j, background + at(values, k))
 
 
 @jit
@@ -207,26 +229,26 @@ def forward4(net, u):
     """Rows of units u to u + 3, whose weights lead from the same rows: each is loaded once for the four."""
     first, _, hidden, _, _ = net.shape
     A, w, source, k0, k1, k2, k3 = net.A, net.w, net.source, net.ptr[u], net.ptr[u + 1], net.ptr[u + 2], net.ptr[u + 3]
-    for part in range(0, LANES, GROUP):
+    for part in range(0, LANES, PART):
         z0, z1, z2, z3 = (
-            splat16(net.bias[u]),
-            splat16(net.bias[u + 1]),
-            splat16(net.bias[u + 2]),
-            splat16(net.bias[u + 3]),
+            splat_part(net.bias[u]),
+            splat_part(net.bias[u + 1]),
+            splat_part(net.bias[u + 2]),
+            splat_part(net.bias[u + 3]),
         )
         for i in range(k1 - k0):
-            x = load16(A, at(source, k0 + i) * LANES + part)
-            z0 = fma16(at(w, k0 + i), x, z0)
-            z1 = fma16(at(w, k1 + i), x, z1)
-            z2 = fma16(at(w, k2 + i), x, z2)
-            z3 = fma16(at(w, k3 + i), x, z3)
+            x = load_part(A, at(source, k0 + i) * LANES + part)
+            z0 = fma_part(at(w, k0 + i), x, z0)
+            z1 = fma_part(at(w, k1 + i), x, z1)
+            z2 = fma_part(at(w, k2 + i), x, z2)
+            z3 = fma_part(at(w, k3 + i), x, z3)
         if u < hidden:
-            z0, z1, z2, z3 = relu16(z0), relu16(z1), relu16(z2), relu16(z3)
+            z0, z1, z2, z3 = relu_part(z0), relu_part(z1), relu_part(z2), relu_part(z3)
         row = (first + u) * LANES + part
-        store16(A, row, z0)
-        store16(A, row + LANES, z1)
-        store16(A, row + 2 * LANES, z2)
-        store16(A, row + 3 * LANES, z3)
+        store_part(A, row, z0)
+        store_part(A, row + LANES, z1)
+        store_part(A, row + 2 * LANES, z2)
+        store_part(A, row + 3 * LANES, z3)
 
 
 @jit
@@ -254,18 +276,18 @@ def backward4(net, u):
     D, w, tptr, target, position = net.D, net.w, net.tptr, net.target, net.position
     k0, k1, k2, k3 = tptr[u], tptr[u + 1], tptr[u + 2], tptr[u + 3]
     row = (net.shape[0] + u) * LANES
-    for part in range(0, LANES, GROUP):
-        z0 = z1 = z2 = z3 = splat16(np.float32(0))
+    for part in range(0, LANES, PART):
+        z0 = z1 = z2 = z3 = splat_part(np.float32(0))
         for i in range(k1 - k0):
-            d = load16(D, at(target, k0 + i) * LANES + part)
-            z0 = fma16(at(w, at(position, k0 + i)), d, z0)
-            z1 = fma16(at(w, at(position, k1 + i)), d, z1)
-            z2 = fma16(at(w, at(position, k2 + i)), d, z2)
-            z3 = fma16(at(w, at(position, k3 + i)), d, z3)
-        store16(D, row + part, z0)
-        store16(D, row + LANES + part, z1)
-        store16(D, row + 2 * LANES + part, z2)
-        store16(D, row + 3 * LANES + part, z3)
+            d = load_part(D, at(target, k0 + i) * LANES + part)
+            z0 = fma_part(at(w, at(position, k0 + i)), d, z0)
+            z1 = fma_part(at(w, at(position, k1 + i)), d, z1)
+            z2 = fma_part(at(w, at(position, k2 + i)), d, z2)
+            z3 = fma_part(at(w, at(position, k3 + i)), d, z3)
+        store_part(D, row + part, z0)
+        store_part(D, row + LANES + part, z1)
+        store_part(D, row + 2 * LANES + part, z2)
+        store_part(D, row + 3 * LANES + part, z3)
     for r in range(row, row + 4 * LANES, LANES):
         store(D, r, where_positive(load(net.A, r), load(D, r)))
 
@@ -278,12 +300,20 @@ def gradients(net, add):
     for u in range(units):
         d = load(D, (first + u) * LANES)
         gb[u] = total(d) + (gb[u] if add else np.float32(0))
-        if add:
-            for k in range(ptr[u], ptr[u + 1]):
-                put(g, k, at(g, k) + dot(d, load(A, at(source, k) * LANES)))
-        else:
-            for k in range(ptr[u], ptr[u + 1]):
-                put(g, k, dot(d, load(A, at(source, k) * LANES)))
+        k, end = ptr[u], ptr[u + 1]
+        while k + 3 < end:
+            four = dots(
+                d,
+                load(A, at(source, k) * LANES),
+                load(A, at(source, k + 1) * LANES),
+                load(A, at(source, k + 2) * LANES),
+                load(A, at(source, k + 3) * LANES),
+            )
+            store4(g, k, fma4(np.float32(1), four, load4(g, k)) if add else four)
+            k += 4
+        while k < end:
+            put(g, k, dot(d, load(A, at(source, k) * LANES)) + (at(g, k) if add else np.float32(0)))
+            k += 1
 
 
 @jit
@@ -405,53 +435,48 @@ def count_groups(net, lists, order, place):
 
 
 @jit
-def fill_groups(net, background, lists, order, place, groups):
+def fill_groups(net, lists, order, place, groups):
     """`groups` from `lists`, taken in that order. place: int64 [rows of pixels], working memory."""
-    columns, values, into, rows, spare = lists.columns, lists.values, groups.values, groups.rows, net.shape[0] - 1
-    place[:] = -1
+    columns, values, into, spare = lists.columns, lists.values, groups.values, net.shape[0] - 1
     end = 0
     for begin in range(0, len(order), GROUP):
-        first = end
-        for j in range(begin, min(begin + GROUP, len(order))):
-            for k in range(lists.starts[order[j]], lists.starts[order[j] + 1]):
+        images = order[begin : begin + GROUP]
+        place[:] = -1
+        for image in images:
+            for k in range(lists.starts[image], lists.starts[image + 1]):
+                put(place, at(net.row_of, at(columns, k)), 0)
+        for row in range(spare):  # in the order of rows, so that loops over their weights become shorter and shorter
+            if at(place, row) == 0:
+                put(place, row, end)
+                groups.rows[end] = row
+                store_group(into, end * GROUP, splat_group(np.float32(0)))
+                end += 1
+        for j in range(len(images)):
+            for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
                 row = at(net.row_of, at(columns, k))
-                if row == spare:
-                    continue
-                mine = at(place, row)
-                if mine < first:
-                    mine = end
-                    put(place, row, end)
-                    put(rows, end, row)
-                    store16(into, end * GROUP, splat16(np.float32(0)))
-                    end += 1
-                put(into, mine * GROUP + j - begin, at(values, k) - background)
+                if row != spare:
+                    put(into, at(place, row) * GROUP + j, at(values, k))
         groups.starts[begin // GROUP + 1] = end
 
 
 @jit
-def tiles_forward(tiles, background, lists, images):
+def tiles_forward(tiles, lists, images):
     """What the first layer's units give for up to 64 images: 64 outputs of one image stay in registers, over the pixels
     of one chunk."""
     count, pixels, _ = tiles.W.shape
     W, Z, columns, values = tiles.W.ravel(), tiles.Z, lists.columns, lists.values
-    begins, ends = tiles.reached
     for j in range(len(images)):
-        ends[j] = lists.starts[images[j]]
         for t in range(count):
             store(Z, (j * count + t) * LANES, load(tiles.constant, t * LANES))
-    for chunk in range(0, pixels, CHUNK):
-        for j in range(len(images)):
-            begins[j] = end = ends[j]
-            while end < lists.starts[images[j] + 1] and at(columns, end) < chunk + CHUNK:
-                end += 1
-            ends[j] = end
+    for chunk in range(lists.marks.shape[1] - 1):
         for t in range(count):
             base = t * pixels
             for j in range(len(images)):
-                acc = load(Z, (j * count + t) * LANES)
-                for k in range(begins[j], ends[j]):
-                    acc = fma(at(values, k) - background, load(W, (base + at(columns, k)) * LANES), acc)
-                store(Z, (j * count + t) * LANES, acc)
+                place = (j * count + t) * LANES
+                acc = load(Z, place)
+                for k in range(lists.marks[images[j], chunk], lists.marks[images[j], chunk + 1]):
+                    acc = fma(at(values, k), load(W, (base + at(columns, k)) * LANES), acc)
+                store(Z, place, acc)
     for i in range(0, len(images) * count * LANES, LANES):
         store(Z, i, relu(load(Z, i)))
 
@@ -498,23 +523,23 @@ def inner_backward(net, inner):
     W, D = inner.W.ravel(), net.D
     begin, width = net.shape[3], net.shape[4]
     for u in range(0, begin, 4):
-        for part in range(0, LANES, GROUP):
-            z0 = z1 = z2 = z3 = splat16(np.float32(0))
+        for part in range(0, LANES, PART):
+            z0 = z1 = z2 = z3 = splat_part(np.float32(0))
             for out in range(0, width, LANES):
                 base = (out // LANES * inputs + u) * LANES
                 for o in range(min(LANES, width - out)):
-                    d = load16(D, (begin + out + o) * LANES + part)
-                    z0 = fma16(at(W, base + o), d, z0)
-                    z1 = fma16(at(W, base + LANES + o), d, z1)
-                    z2 = fma16(at(W, base + 2 * LANES + o), d, z2)
-                    z3 = fma16(at(W, base + 3 * LANES + o), d, z3)
-            store16(D, u * LANES + part, z0)  # units come in fours but for the last: the next layer's come later
+                    d = load_part(D, (begin + out + o) * LANES + part)
+                    z0 = fma_part(at(W, base + o), d, z0)
+                    z1 = fma_part(at(W, base + LANES + o), d, z1)
+                    z2 = fma_part(at(W, base + 2 * LANES + o), d, z2)
+                    z3 = fma_part(at(W, base + 3 * LANES + o), d, z3)
+            store_part(D, u * LANES + part, z0)  # units come in fours but for the last: the next layer's come later
             if u + 1 < begin:
-                store16(D, (u + 1) * LANES + part, z1)
+                store_part(D, (u + 1) * LANES + part, z1)
             if u + 2 < begin:
-                store16(D, (u + 2) * LANES + part, z2)
+                store_part(D, (u + 2) * LANES + part, z2)
             if u + 3 < begin:
-                store16(D, (u + 3) * LANES + part, z3)
+                store_part(D, (u + 3) * LANES + part, z3)
     for r in range(0, begin * LANES, LANES):
         store(D, r, where_positive(load(net.A, r), load(D, r)))
 
@@ -565,38 +590,40 @@ def tiles_deltas(net, tiles, begin, count):
 
 
 @jit
-def by_pixel(tiles, background, lists, images):
-    """Turns the batch's lists round: for each pixel, which images have it and how far it is from the background."""
-    starts, columns, values = tiles.pstarts, lists.columns, lists.values
-    starts[:] = 0
-    for j in range(len(images)):
-        for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-            p = at(columns, k) + 2
-            put(starts, p, at(starts, p) + 1)
-    for p in range(2, len(starts)):
-        starts[p] += starts[p - 1]
-    for j in range(len(images)):
-        for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-            p = at(columns, k) + 1
-            place = at(starts, p)
-            put(tiles.pimages, place, j)
-            put(tiles.pvalues, place, at(values, k) - background)
-            put(starts, p, place + 1)
+def by_pixel(tiles, lists, images):
+    """Turns the batch's lists round: `having` and `values` of `Tiles`."""
+    pixels, columns = tiles.W.shape[1], lists.columns
+    having, values = tiles.having.ravel(), tiles.values.ravel()
+    having[:] = 0
+    for chunk in range(lists.marks.shape[1] - 1):  # so that the values that are written to stay in the first level
+        for i in range(len(images)):
+            base, j = i // LANES * pixels, i % LANES
+            for k in range(lists.marks[images[i], chunk], lists.marks[images[i], chunk + 1]):
+                place = base + at(columns, k)
+                put(having, place, at(having, place) | (np.int64(1) << np.int64(j)))
+                put(values, place * LANES + j, at(lists.values, k))
 
 
 @jit
-def tiles_update(net, tiles, background, full, use_adam, constants, momentum):
-    """Gradient and step of the tiles in one pass over them, so that no gradient is ever stored."""
+def tiles_update(net, tiles, background, full, use_adam, constants, momentum, step):
+    """Gradient and step of the tiles in one pass over them, so that no gradient is ever stored. Every other step goes
+    the other way: it begins with what the cache still has."""
     count, pixels, _ = tiles.W.shape
     D, W, M, V, mask = tiles.D.ravel(), tiles.W.ravel(), tiles.M.ravel(), tiles.V.ravel(), tiles.mask.ravel()
-    starts, images, values, gb = tiles.pstarts, tiles.pimages, tiles.pvalues, tiles.gb
+    having, values, gb = tiles.having.ravel(), tiles.values.ravel(), tiles.gb
     gb[: net.shape[3]] = net.gb[: net.shape[3]]
-    for t in range(count):
+    for i in range(count):
+        t = i if step % 2 else count - 1 - i
         sums = splat(np.float32(0))
         for p in range(pixels):
             g = fma(background, load(gb, t * LANES), splat(np.float32(0)))
-            for k in range(starts[p], starts[p + 1]):
-                g = fma(at(values, k), load(D, (at(images, k) * count + t) * LANES), g)
+            for block in range(len(tiles.having)):
+                from_ = block * pixels + p
+                bits = at(having, from_)
+                while bits != 0:
+                    j = lowest(bits)
+                    g = fma(at(values, from_ * LANES + j), load(D, ((block * LANES + j) * count + t) * LANES), g)
+                    bits = rest(bits)
             place = (t * pixels + p) * LANES
             if not full:
                 g = keep(mask, place, g)
@@ -651,7 +678,7 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
         for begin in range(0, len(batch), LANES):
             images = batch[begin : begin + LANES]
             if dense:
-                tiles_forward(tiles, background, lists, images)
+                tiles_forward(tiles, lists, images)
                 tiles_rows(net, tiles, len(images))
             else:
                 fill_rows(net, background, lists, images)
@@ -670,8 +697,8 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
         losses[i] = loss / len(batch)
         constants = step_constants(use_adam, rate, decay, step + i + 1)
         if dense:
-            by_pixel(tiles, background, lists, batch)
-            tiles_update(net, tiles, background, full, use_adam, constants, momentum)
+            by_pixel(tiles, lists, batch)
+            tiles_update(net, tiles, background, full, use_adam, constants, momentum, step + i)
         if both:
             inner_update(inner, use_adam, constants, momentum)
         update(net.w, net.m, net.v, net.g, use_adam, constants, momentum)
@@ -680,54 +707,61 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
 
 
 @jit
-def by_column(net, width, columns):
-    """The first layer's weights in the order of their pixels: starts, where the units' values begin in a group's, and
-    weights into `columns`."""
-    cstarts, units, weights = columns
-    cstarts[:] = 0
+def by_column(net, background, columns):
+    """Fills `columns` from the first layer's weights."""
+    starts, width = columns.starts, len(columns.constant)
+    starts[:] = 0
     for k in range(net.ptr[width]):
-        cstarts[net.source[k] + 2] += 1
-    for p in range(2, len(cstarts)):
-        cstarts[p] += cstarts[p - 1]
+        starts[net.source[k] + 2] += 1
+    for p in range(2, len(starts)):
+        starts[p] += starts[p - 1]
     for u in range(width):
+        total_weight = np.float32(0)
         for k in range(net.ptr[u], net.ptr[u + 1]):
             p = net.source[k] + 1
-            units[cstarts[p]] = u * GROUP
-            weights[cstarts[p]] = net.w[k]
-            cstarts[p] += 1
+            columns.places[starts[p]] = u * GROUP
+            columns.weights[starts[p]] = net.w[k]
+            starts[p] += 1
+            total_weight += net.w[k]
+        columns.constant[u] = net.bias[u] + background * total_weight
 
 
 @jit
-def columns_rows(net, width, constant, columns, groups, begin, end):
+def columns_rows(net, columns, groups, begin, end):
     """Rows of the first layer's units for groups `begin` to `end`, from its weights by pixel."""
     first, _, hidden, _, _ = net.shape
-    cstarts, cunits, cweights = columns
-    Z = np.empty(width * GROUP, np.float32)
+    starts, places, weights, Z, width = (
+        columns.starts,
+        columns.places,
+        columns.weights,
+        columns.Z,
+        len(columns.constant),
+    )
     for group in range(begin, end):
         for u in range(width):
-            store16(Z, u * GROUP, splat16(constant[u]))
+            store_group(Z, u * GROUP, splat_group(columns.constant[u]))
         for i in range(groups.starts[group], groups.starts[group + 1]):
             row = at(groups.rows, i)
-            x = load16(groups.values, i * GROUP)
-            k, end = at(cstarts, row), at(cstarts, row + 1)
+            x = load_group(groups.values, i * GROUP)
+            k, end = at(starts, row), at(starts, row + 1)
             while k + 3 < end:  # a pixel's weights lead to different units, so the four don't wait for each other
-                u0, u1, u2, u3 = at(cunits, k), at(cunits, k + 1), at(cunits, k + 2), at(cunits, k + 3)
-                z0 = fma16(at(cweights, k), x, load16(Z, u0))
-                z1 = fma16(at(cweights, k + 1), x, load16(Z, u1))
-                z2 = fma16(at(cweights, k + 2), x, load16(Z, u2))
-                z3 = fma16(at(cweights, k + 3), x, load16(Z, u3))
-                store16(Z, u0, z0)
-                store16(Z, u1, z1)
-                store16(Z, u2, z2)
-                store16(Z, u3, z3)
+                u0, u1, u2, u3 = at(places, k), at(places, k + 1), at(places, k + 2), at(places, k + 3)
+                z0 = fma_group(at(weights, k), x, load_group(Z, u0))
+                z1 = fma_group(at(weights, k + 1), x, load_group(Z, u1))
+                z2 = fma_group(at(weights, k + 2), x, load_group(Z, u2))
+                z3 = fma_group(at(weights, k + 3), x, load_group(Z, u3))
+                store_group(Z, u0, z0)
+                store_group(Z, u1, z1)
+                store_group(Z, u2, z2)
+                store_group(Z, u3, z3)
                 k += 4
             while k < end:
-                u0 = at(cunits, k)
-                store16(Z, u0, fma16(at(cweights, k), x, load16(Z, u0)))
+                u0 = at(places, k)
+                store_group(Z, u0, fma_group(at(weights, k), x, load_group(Z, u0)))
                 k += 1
         for u in range(width):
-            z = load16(Z, u * GROUP)
-            store16(net.A, (first + u) * LANES + (group - begin) * GROUP, relu16(z) if hidden else z)
+            z = load_group(Z, u * GROUP)
+            store_group(net.A, (first + u) * LANES + (group - begin) * GROUP, relu_group(z) if hidden else z)
 
 
 @jit
@@ -741,7 +775,7 @@ def evaluate_tiles(net, tiles, inner, lists, order, background):
     loss, correct = 0.0, 0
     for begin in range(0, len(order), LANES):
         images = order[begin : begin + LANES]
-        tiles_forward(tiles, background, lists, images)
+        tiles_forward(tiles, lists, images)
         if len(inner.W):
             inner_forward(net, tiles, inner, len(images))
         else:
@@ -755,26 +789,17 @@ def evaluate_tiles(net, tiles, inner, lists, order, background):
 
 
 @jit
-def evaluate_groups(net, groups, background, width, columns):
-    """The same of the images in `groups`, where the first layer is computed by rows.
-
-    width: units of the first layer. columns: working memory for `by_column`.
-    """
+def evaluate_groups(net, groups, background, columns):
+    """The same of the images in `groups`, where the first layer is computed by rows."""
     before = control()
     set_control(before | np.uint32(FLUSH))
-    by_column(net, width, columns)
-    constant = np.zeros(width, np.float32)
-    for u in range(width):
-        weight = np.float32(0)
-        for k in range(net.ptr[u], net.ptr[u + 1]):
-            weight += net.w[k]
-        constant[u] = net.bias[u] + background * weight
+    by_column(net, background, columns)
     everything = np.arange(len(groups.labels))
     loss, correct = 0.0, 0
     for begin in range(0, len(everything), LANES):
         images = everything[begin : begin + LANES]
-        columns_rows(net, width, constant, columns, groups, begin // GROUP, (begin + len(images) + GROUP - 1) // GROUP)
-        forward(net, width)
+        columns_rows(net, columns, groups, begin // GROUP, (begin + len(images) + GROUP - 1) // GROUP)
+        forward(net, len(columns.constant))
         found = score(net, groups.labels, images)
         loss += found[0]
         correct += found[1]

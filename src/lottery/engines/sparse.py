@@ -5,7 +5,7 @@ still dense is computed image by image instead, over the pixels that differ from
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -16,9 +16,9 @@ from filelock import FileLock
 from lottery import history
 from lottery.data import Images, Splits, batches
 from lottery.engines import LossNotFinite, Report, Trained, kernels
-from lottery.engines.kernels import Groups, Inner, Lists, Net, Tiles
+from lottery.engines.kernels import Columns, Groups, Inner, Lists, Net, Tiles
 from lottery.engines.vectors import GROUP, JIT, LANES
-from lottery.masks import Weights
+from lottery.masks import Masks, Weights
 from lottery.seeds import stream
 from lottery.spec import Recipe
 from lottery.starts import Start
@@ -32,12 +32,13 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
     """Trains `start` on data.train; see `lottery.engines.Train`. On one thread."""
     compile_kernels()
     began = time.perf_counter()
+    whole, start = start, start if recipe.weight_decay else replace(start, masks=_leading_on(start.masks))
     prepared = _prepare(data)
     batch_size = min(recipe.batch_size, len(data.train.labels))
     tiled = _tiled(sizes, start)
     net, tiles, inner = _net(sizes, start, tiled), _tiles(sizes, start, batch_size, tiled), _inner(sizes, start, tiled)
     full = bool(start.masks["fc1.weight"].all())
-    columns = _columns(0 if tiled else int(start.masks["fc1.weight"].sum()), net)
+    columns = _columns(net, 0 if tiled else sizes[1])
     groups: dict[int, Groups] = {}
 
     def evaluate(part: Lists, order: np.ndarray) -> tuple[float, float]:
@@ -49,7 +50,7 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
             if id(part) not in groups:
                 groups[id(part)] = _groups(prepared, part, order, net)
             group = groups[id(part)]
-            loss, correct = kernels.evaluate_groups(net, group, prepared.background, sizes[1], columns)
+            loss, correct = kernels.evaluate_groups(net, group, prepared.background, columns)
         return loss / len(order), correct / len(order)
 
     rows = []
@@ -68,7 +69,7 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
         rows.append((done + len(steps), losses.mean(), *scores))
         report(done + len(steps), scores[-1])
     train_accuracy = evaluate(prepared.train, np.arange(len(data.train.labels)))[1]  # as they come: only once
-    weights = _weights(sizes, start, net, tiles, inner)
+    weights = _weights(sizes, whole, start.masks, net, tiles, inner)
     return Trained(weights, history.from_rows(rows), train_accuracy, time.perf_counter() - began, "sparse")
 
 
@@ -94,7 +95,7 @@ def compile_kernels() -> None:
         kernels.train(*what, 0.0, 0.0, 0.0, np.zeros(0))
         kernels.evaluate_tiles(net, tiles, inner, *nothing.evaluated[0], background)
         groups = _groups(nothing, *nothing.evaluated[0], net)
-        kernels.evaluate_groups(net, groups, background, 2, _columns(4, net))
+        kernels.evaluate_groups(net, groups, background, _columns(net, 2))
 
 
 def _cache() -> Path:
@@ -126,14 +127,21 @@ def _lists(part: Images, background: np.float32) -> Lists:
     starts = np.zeros(count + 1, np.int64)
     kernels.count_pixels(part.images, background, starts)
     columns = np.empty(starts[-1], np.uint16 if features <= 1 << 16 else np.int32)
+    marks = np.zeros((count, -(-features // kernels.CHUNK) + 1), np.int64)
     values = np.empty(starts[-1], np.float32)
-    kernels.list_pixels(part.images, background, starts, columns, values)
-    return Lists(starts, columns, values, part.labels)
+    kernels.list_pixels(part.images, background, starts, marks, columns, values)
+    return Lists(starts, marks, columns, values, part.labels)
 
 
-def _columns(weights: int, net: Net) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Working memory for `kernels.by_column`."""
-    return np.zeros(net.shape[0] + 2, np.int64), np.zeros(weights, np.int32), np.zeros(weights, np.float32)
+def _columns(net: Net, width: int) -> Columns:
+    """For a first layer of so many units."""
+    return Columns(
+        starts=np.zeros(net.shape[0] + 2, np.int64),
+        places=np.zeros(net.ptr[width], np.int32),
+        weights=np.zeros(net.ptr[width], np.float32),
+        constant=np.zeros(width, np.float32),
+        Z=_zeros(width * GROUP),
+    )
 
 
 def _groups(prepared: _Data, lists: Lists, order: np.ndarray, net: Net) -> Groups:
@@ -145,7 +153,7 @@ def _groups(prepared: _Data, lists: Lists, order: np.ndarray, net: Net) -> Group
         values=_zeros(count * GROUP),
         labels=lists.labels[order],
     )
-    kernels.fill_groups(net, prepared.background, lists, order, place, groups)
+    kernels.fill_groups(net, lists, order, place, groups)
     return groups
 
 
@@ -188,6 +196,16 @@ def _padded(array: np.ndarray) -> np.ndarray:
     return out
 
 
+def _leading_on(masks: Masks) -> Masks:
+    """Without weights that lead to dead ends: hidden units none of whose ways on reach an output. These have gradients
+    of exactly 0, so that only weight decay could move them."""
+    leading, on = {}, np.ones(1, bool)
+    for name in (f"fc{i}.weight" for i in range(len(masks), 0, -1)):
+        leading[name] = masks[name] & on[:, None]
+        on = leading[name].any(axis=0)
+    return leading
+
+
 def _tiled(sizes: tuple[int, ...], start: Start) -> int:
     """How many layers, from the first, are computed by tiles: hidden ones, two at most."""
     hidden = zip(range(1, len(sizes) - 1), TILES_ABOVE, strict=False)
@@ -199,7 +217,8 @@ def _net(sizes: tuple[int, ...], start: Start, tiled: int) -> Net:
     pixels, *widths = sizes
     units, hidden = sum(widths), sum(widths[:-1])
     masks = [start.masks[f"fc{i}.weight"] for i in range(1, len(sizes))]
-    connected = np.zeros(0, np.int64) if tiled else np.flatnonzero(masks[0].any(axis=0))
+    weights_of = masks[0].sum(axis=0)
+    connected = np.zeros(0, np.int64) if tiled else np.argsort(-weights_of, kind="stable")[: (weights_of > 0).sum()]
     first = 0 if tiled else len(connected) + 1
     row_of = np.full(pixels, first - 1, np.int32)
     row_of[connected] = np.arange(len(connected))
@@ -282,18 +301,16 @@ def _tiles(sizes: tuple[int, ...], start: Start, batch_size: int, tiled: int) ->
     w = _zeros(*shape)
     w[:] = _cut(start.weights["fc1.weight"], count, pixels)
     mask = _cut(start.masks["fc1.weight"].view(np.uint8), count, pixels)
-    most = batch_size * pixels if tiled else 0
+    blocks = -(-batch_size // LANES) if tiled else 0
     return Tiles(
         **dict(W=w, M=_zeros(*shape), V=_zeros(*shape), mask=mask),
         constant=_zeros(count * LANES),
         sums=w.sum(axis=1, dtype=np.float32).ravel(),
         gb=_zeros(count * LANES),
         Z=_zeros(LANES * count * LANES),
-        reached=np.zeros((2, LANES), np.int64),
         D=_zeros(batch_size if tiled else 0, count * LANES),
-        pstarts=np.zeros(pixels + 2, np.int64),
-        pimages=np.zeros(most, np.int32),
-        pvalues=np.zeros(most, np.float32),
+        having=np.zeros((blocks, pixels), np.int64),
+        values=_zeros(blocks, pixels, LANES),
     )
 
 
@@ -313,14 +330,15 @@ def _inner(sizes: tuple[int, ...], start: Start, tiled: int) -> Inner:
     )
 
 
-def _weights(sizes: tuple[int, ...], start: Start, net: Net, tiles: Tiles, inner: Inner) -> Weights:
-    """What was trained, in the dense form that everything else has."""
+def _weights(sizes: tuple[int, ...], start: Start, trained: Masks, net: Net, tiles: Tiles, inner: Inner) -> Weights:
+    """`start`'s weights, those in the masks `trained` replaced by what they became: in the dense form that everything
+    else has."""
     weights: Weights = {}
     in_tiles = {1: tiles.W, 2: inner.W}
     placed = unit = 0
     for i, width in enumerate(sizes[1:], start=1):
-        mask = start.masks[f"fc{i}.weight"]
-        out = np.zeros(mask.shape, np.float32)
+        mask = trained[f"fc{i}.weight"]
+        out = np.where(start.masks[f"fc{i}.weight"], start.weights[f"fc{i}.weight"], np.float32(0))
         if len(in_tiles.get(i, ())):
             out[mask] = _whole(in_tiles[i], mask.shape)[mask]
         else:
