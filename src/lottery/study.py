@@ -378,6 +378,3 @@ ITEMS: dict[str, Item] = {
         for name, (what, specs) in SWEEPS.items()
     },
 }
-
-STUDIES = {"lth-mnist": ITEMS}
-"""Study -> its items: Frankle & Carbin 2019, Section 2 and the appendices, on MNIST."""
