@@ -101,9 +101,9 @@ class Cost:
     """Scaled by what levels on disk took here; else by what they take on the machine of benchmarks/RESULTS.md."""
 
 
-COST = {0.0: 0.12, 0.012: 0.18, 0.036: 0.28, 0.07: 0.43, 0.211: 0.81, 0.513: 1.36, 1.0: 1.43}
-"""Density -> ms per iteration, evaluations included, of the sparse engine for LeNet-300-100 on one core of an AMD EPYC
-(benchmarks/RESULTS.md). Other networks are taken to cost in proportion to their weights, which is rough."""
+COST = {0.0: 0.1, 0.012: 0.13, 0.036: 0.2, 0.07: 0.3, 0.211: 0.6, 0.513: 1.2, 1.0: 1.0}
+"""Density -> ms per iteration, evaluations included, of the sparse engine for LeNet-300-100 on one core of the
+machine of benchmarks/RESULTS.md. Other networks are taken to cost in proportion to their weights, which is rough."""
 
 
 def cost(chosen: Iterable[Spec], runs_dir: Path) -> Cost:
@@ -168,7 +168,9 @@ def listing(study: str, iterations: int, replicates: int, runs_dir: Path) -> Tab
                 f"{found.missing / 3600:.2g}",
                 ", ".join(other for other in items if other != item and uids[item].keys() & uids[other].keys()),
             )
-    source = "what finished levels took here" if measured else "what levels take on an AMD EPYC (benchmarks/RESULTS.md)"
+    source = (
+        "what finished levels took here" if measured else "what levels take on the machine of benchmarks/RESULTS.md"
+    )
     table.caption = (
         f"{iterations:,} iterations a level, {replicates} replicate(s). Hours are of one core, and estimates, from "
         f"{source}; a run that items share is trained once. * only when asked for: --only ITEM"
