@@ -199,7 +199,8 @@ def _padded(array: np.ndarray) -> np.ndarray:
 def _leading_on(masks: Masks) -> Masks:
     """Without weights that lead to dead ends: hidden units none of whose ways on reach an output. These have gradients
     of exactly 0, so that only weight decay could move them."""
-    leading, on = {}, np.ones(1, bool)
+    leading: Masks = {}
+    on: np.ndarray = np.ones(1, bool)
     for name in (f"fc{i}.weight" for i in range(len(masks), 0, -1)):
         leading[name] = masks[name] & on[:, None]
         on = leading[name].any(axis=0)
