@@ -203,7 +203,7 @@ def _leading_on(masks: Masks) -> Masks:
     on: np.ndarray = np.ones(1, bool)
     for name in (f"fc{i}.weight" for i in range(len(masks), 0, -1)):
         leading[name] = masks[name] & on[:, None]
-        on = leading[name].any(axis=0)
+        on = np.any(leading[name], axis=0)
     return leading
 
 
