@@ -447,3 +447,13 @@ def test_a_report_that_fails_harms_no_run(
     monkeypatch.setattr(cli.CurrentReport, "first", 0.0)
     assert cli.main([*RUN, "--jobs", "1", "--runs-dir", str(tmp_path)]) == 0
     assert "report:  not written: disk full" in capsys.readouterr().out
+
+
+def test_a_logarithmic_axis_has_round_numbers_enough_to_be_read() -> None:
+    assert charts._ticks(50, 1000) == [50, 100, 200, 500, 1000]
+    assert charts._ticks(0.17, 0.33) == [0.15, 0.2, 0.25, 0.3]
+    for low in (0.02, 0.11, 0.35, 0.8, 1.3, 6.0, 70.0):
+        for wide in (1.5, 3.0, 10.0, 1000.0):
+            ticks = charts._ticks(low, low * wide)
+            assert len(ticks) >= (2 if wide < 2 else 3), (low, wide, ticks)
+            assert ticks == sorted(ticks)

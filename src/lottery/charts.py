@@ -266,10 +266,16 @@ def training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> l
 
 
 def _ticks(low: float, high: float) -> list[Any]:
-    """1, 2 and 5 times powers of ten."""
+    """Round numbers for a logarithmic axis: 1, 2 and 5 times powers of ten; where these are fewer than three, all
+    digits; then halves as well."""
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    there = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
-    return [int(x) if x >= 1 else x for x in there if 0.8 * low <= x <= 1.05 * high]
+    there: list[float] = []
+    for digits in ("1 2 5", "1 2 3 4 5 6 7 8 9", "1 1.5 2 2.5 3 3.5 4 4.5 5 5.5 6 6.5 7 7.5 8 8.5 9 9.5"):
+        numbers = [float(f"{digit}e{power}") for power in powers for digit in digits.split()]
+        there = [x for x in numbers if 0.8 * low <= x <= 1.05 * high]
+        if len(there) >= 3:
+            break
+    return [int(x) if x >= 1 and x == int(x) else x for x in there]
 
 
 LAYER_DASHES = ("solid", "dash", "dot", "dashdot")
