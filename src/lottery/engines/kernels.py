@@ -730,16 +730,11 @@ def by_column(net, background, columns):
 def columns_rows(net, columns, groups, begin, end):
     """Rows of the first layer's units for groups `begin` to `end`, from its weights by pixel."""
     first, _, hidden, _, _ = net.shape
-    starts, places, weights, Z, width = (
-        columns.starts,
-        columns.places,
-        columns.weights,
-        columns.Z,
-        len(columns.constant),
-    )
+    starts, places, weights, constant, Z = columns
+    width = len(constant)
     for group in range(begin, end):
         for u in range(width):
-            store_group(Z, u * GROUP, splat_group(columns.constant[u]))
+            store_group(Z, u * GROUP, splat_group(constant[u]))
         for i in range(groups.starts[group], groups.starts[group + 1]):
             row = at(groups.rows, i)
             x = load_group(groups.values, i * GROUP)
