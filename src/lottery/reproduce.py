@@ -179,7 +179,8 @@ def listing(study: str, iterations: int, replicates: int, runs_dir: Path) -> Tab
 
 
 def write_results(items: Iterable[str], runs: dict[str, OpenRun], out: Path) -> list[Path]:
-    """Writes figures (PNG and PDF), claims, the specs and one levels.csv of all runs; returns the paths."""
+    """Writes figures (PNG and PDF), claims, the specs and one levels.csv of all runs, in which those of earlier calls
+    stay; returns the paths."""
     out.mkdir(parents=True, exist_ok=True)
     results = Results(runs)
     paths = []
@@ -202,8 +203,14 @@ def write_results(items: Iterable[str], runs: dict[str, OpenRun], out: Path) -> 
         write(out / f"{name}.toml", run.spec.to_toml().encode())
         frames.append(results.levels(name).assign(run=run.path.name))
         paths.append(out / f"{name}.toml")
-    write(out / "levels.csv", pd.concat(frames).to_csv(index=False, lineterminator="\n").encode())
-    return [*paths, out / "levels.csv"]
+    table = out / "levels.csv"
+    text = pd.concat(frames).to_csv(index=False, lineterminator="\n")
+    if table.exists():  # runs of other items, asked for before
+        before, now = (pd.read_csv(part, dtype=str, keep_default_na=False) for part in (table, io.StringIO(text)))
+        merged = pd.concat([before[~before["run"].isin(now["run"])], now])
+        text = merged.to_csv(index=False, lineterminator="\n")
+    write(table, text.encode())
+    return [*paths, table]
 
 
 def _write_claims(results: Results, out: Path) -> list[Path]:
