@@ -33,13 +33,16 @@ def no_report(iteration: int, accuracy: float) -> None:
     pass
 
 
-def parts(*counts: int) -> Splits:
-    """Random inputs, four fifths zeros as in MNIST, with labels that can be learned."""
+def parts(*counts: int, in_bytes: bool = False) -> Splits:
+    """Random inputs, four fifths zeros as in MNIST, with labels that can be learned; as in MNIST, 0 to 255 times a
+    number, if `in_bytes`."""
     rng = stream(7)
     teach = rng.standard_normal((30, 4))
 
     def part(n: int) -> Images:
         x = (rng.standard_normal((n, 30)) * (rng.random((n, 30)) < 0.2)).astype(np.float32)
+        if in_bytes:
+            x = np.round(255 * np.abs(x) / np.abs(x).max()).astype(np.float32) / 127
         return Images(x, (x @ teach).argmax(1).astype(np.int64))
 
     return Splits(*(part(n) for n in counts))
@@ -79,10 +82,14 @@ def cases(draw: st.DrawFn) -> Case:
     if recipe.optimizer == "sgd":
         recipe = replace(recipe, momentum=draw(st.sampled_from([0.0, 0.9])))
     rng = stream(draw(st.integers(0, 1000)))
-    background = draw(st.sampled_from([0.0, -0.42]))
+    background, in_bytes = draw(st.sampled_from([0.0, -0.42])), draw(st.booleans())
 
     def part(n: int) -> Images:
-        pixels = np.where(rng.random((n, sizes[0])) < 0.2, rng.standard_normal((n, sizes[0])), background)
+        shape = (n, sizes[0])
+        bytes_ = rng.integers(1, 256, shape)
+        bytes_[:1, 0] = 255  # whatever else is drawn: the largest is what says how much one of them is
+        values = background + bytes_ / np.float32(127) if in_bytes else rng.standard_normal(shape)
+        pixels = np.where((rng.random(shape) < 0.2) | (bytes_ == 255), values, background)
         return Images(pixels.astype(np.float32), rng.integers(0, sizes[-1], n))
 
     layout = models.mlp(sizes)

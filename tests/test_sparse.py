@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ def compare() -> None:
     """A few steps of each optimizer at each kind of density, beside the reference; says how often it compiled."""
     for recipe in RECIPES.values():
         recipe = replace(recipe, iterations=6, evaluate_every=3, batch_size=70)  # two blocks, the second partial
-        for density in (1.0, 0.4, 0.1):
-            data, begin = parts(100, 7, 20), start(density)
+        for density, in_bytes in product((1.0, 0.4, 0.1), (False, True)):
+            data, begin = parts(100, 7, 20, in_bytes=in_bytes), start(density)
+            assert sparse._prepare(data).train.coded == in_bytes
             ours = sparse.train(SIZES, data, begin, recipe, no_report)
             expected = reference.train(SIZES, data, begin, recipe, no_report)
             for column, values in expected.history.items():
@@ -72,7 +74,7 @@ def test_subnormal_numbers_are_flushed() -> None:
     images = Images(np.zeros((16, 30), np.float32), np.zeros(16, np.int64))
     data = Splits(images, images, images)
     for tiled in (0, 1, 2):
-        net, tiles = sparse._net(SIZES, begin, tiled), sparse._tiles(SIZES, begin, 16, tiled)
+        net, tiles = sparse._net(SIZES, begin, tiled, 16), sparse._tiles(SIZES, begin, tiled, 16)
         inner = sparse._inner(SIZES, begin, tiled)
         for moments in (net.m, net.v, net.mb, tiles.M, tiles.V, inner.M, inner.V):
             moments[:] = 1e-30
@@ -147,7 +149,7 @@ def test_weights_that_lead_to_a_dead_end(recipe: str) -> None:
 def test_four_sums_are_each_to_the_bit_what_one_is() -> None:
     """Where a weight's gradient is computed, alone or with three others, changes nothing."""
     rng = np.random.default_rng(0)
-    net = sparse._net(SIZES, start(0.4), 0)
+    net = sparse._net(SIZES, start(0.4), 0, 16)
     for array in (net.A, net.D):
         array[:] = rng.standard_normal(array.size)
     kernels.gradients(net, False)

@@ -2,7 +2,8 @@
 
 Axes and layouts:
   images   come as lists of the pixels that differ from the background (four fifths of MNIST don't): image i's are
-           starts[i] .. starts[i + 1] of columns (which pixel) and values (its value)
+           starts[i] .. starts[i + 1] of columns (which pixel), values (how far from the background) and codes (the
+           same in bytes)
   rows     64 images' values of one unit, contiguous: A[row * 64 + image] for activations, D for deltas, dL/d(input of
            the unit). Pixels with connections come first, then a spare row, then the units: hidden layers, outputs.
            Unit u is row `first + u`
@@ -26,6 +27,7 @@ from lottery.engines.vectors import (
     GROUP,
     LANES,
     PART,
+    TWICE,
     active,
     adam,
     at,
@@ -38,13 +40,18 @@ from lottery.engines.vectors import (
     fma4,
     fma_group,
     fma_part,
+    fma_twice,
     keep,
     largest,
     load,
     load4,
+    load_codes,
     load_group,
+    load_group_codes,
     load_part,
+    load_twice,
     lowest,
+    marked,
     multiply,
     prefetch,
     put,
@@ -60,13 +67,14 @@ from lottery.engines.vectors import (
     store4,
     store_group,
     store_part,
+    store_twice,
     total,
     where_positive,
 )
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
-VECTORS = "bfea2f30132a52a0"
+VECTORS = "32387f44684129e5"
 """Beginning of the SHA-256 of vectors.py. Numba finds compiled kernels by the text of this file alone: without this
 line, kernels compiled with other vectors would go on being used. Set it when vectors.py changes."""
 
@@ -86,18 +94,34 @@ class Lists(NamedTuple):
     starts: np.ndarray  # int64 [n + 1]
     marks: np.ndarray  # int64 [n, chunks + 1]: the same, chunk by chunk: where the pixels of each begin, and the end
     columns: np.ndarray  # uint16 or int32 [nonzeros]
+    codes: np.ndarray  # uint8 [nonzeros]: not 0
     values: np.ndarray  # float32 [nonzeros]: how far from the background
+    coded: bool  # whether values are scale · codes: pixels that were bytes are, and four bytes are not moved for one
+    scale: np.float32
     labels: np.ndarray  # int64 [n]
 
 
 class Groups(NamedTuple):
     """Images taken together, `GROUP` at a time, to be evaluated: the rows of the pixels that any of them has, and for
-    each of these rows how far the pixel is from the background in each image."""
+    each of these rows the pixel's code, or its value, in each image."""
 
     starts: np.ndarray  # int64 [groups + 1]
     rows: np.ndarray  # int32
-    values: np.ndarray  # float32 [len(rows) * GROUP]
+    codes: np.ndarray  # uint8 [len(rows) * GROUP], or none where they are not `coded`
+    values: np.ndarray  # float32 [len(rows) * GROUP]: then this; otherwise none
+    coded: bool
+    scale: np.float32  # 1 for values
     labels: np.ndarray  # int64 [n], in the order of the groups
+
+
+class Pairs(NamedTuple):
+    """Images taken together, two at a time, to be evaluated: the pixels that either has, and how far these are from the
+    background in both."""
+
+    marks: np.ndarray  # int64 [pairs, chunks + 1]: where the pixels of each chunk begin, and the end
+    columns: np.ndarray  # as in `Lists`
+    values: np.ndarray  # float32 [len(columns) * 2]: the second is 0 where there is no second image
+    labels: np.ndarray  # int64 [n], in the order of the pairs
 
 
 class Columns(NamedTuple):
@@ -105,7 +129,7 @@ class Columns(NamedTuple):
 
     starts: np.ndarray  # int64 [rows of pixels + 2]
     places: np.ndarray  # int32 [weights]: where the unit's values begin in Z
-    weights: np.ndarray  # float32 [weights]
+    weights: np.ndarray  # float32 [weights]: times the scale of the images
     constant: np.ndarray  # float32 [units of the first layer]: what an image without pixels gives
     Z: np.ndarray  # float32 [units of the first layer * GROUP]
 
@@ -121,7 +145,8 @@ class Net(NamedTuple):
     position: np.ndarray  # int32
     alike: np.ndarray  # bool [units]: this unit and the next three have weights from the same rows, and as many
     back_alike: np.ndarray  # bool [hidden]: the same of the way back
-    row_of: np.ndarray  # int32 [pixels]: the spare row for those without connections
+    row_of: np.ndarray  # int32 [pixels]: the spare row for those without connections; themselves over tiles
+    codes: np.ndarray  # uint8 [blocks of the batch, rows of pixels * 64]
     w: np.ndarray  # float32 [weights], padded with zeros to a multiple of 64; so are m, v, g
     m: np.ndarray
     v: np.ndarray
@@ -178,8 +203,9 @@ def count_pixels(images, background, starts):
 
 
 @jit
-def list_pixels(images, background, starts, marks, columns, values):
-    """marks, columns and values of `Lists`."""
+def list_pixels(images, background, scale, starts, marks, columns, codes, values):
+    """marks, columns, codes and values of `Lists`; returns `coded`."""
+    coded = True
     for i in range(len(images)):
         k = starts[i]
         for p in range(images.shape[1]):
@@ -188,20 +214,38 @@ def list_pixels(images, background, starts, marks, columns, values):
             if images[i, p] != background:
                 columns[k] = p
                 values[k] = images[i, p] - background
+                code = np.rint(values[k] / scale)
+                fits = 1 <= code <= 255 and abs(scale * code - values[k]) <= 1e-4 * abs(scale)  # float32's rounding
+                codes[k] = np.uint8(code if fits else 1)
+                coded = coded and fits
                 k += 1
         marks[i, -1] = k
+    return coded
 
 
 @jit
-def fill_rows(net, background, lists, images):
-    """Rows of the pixels."""
-    first, A, row_of, columns, values = net.shape[0], net.A, net.row_of, lists.columns, lists.values
-    empty = splat(background)
-    for row in range(first):
-        store(A, row * LANES, empty)
-    for j in range(len(images)):
-        for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-            put(A, at(row_of, at(columns, k)) * LANES + j, background + at(values, k))
+def lay_out(net, lists, images):
+    """Codes of the batch's pixels, in rows."""
+    row_of, columns, codes = net.row_of, lists.columns, lists.codes
+    net.codes[:] = 0
+    for block in range(0, len(images), LANES):
+        rows = net.codes[block // LANES]
+        for j in range(min(LANES, len(images) - block)):
+            image = images[block + j]
+            for k in range(lists.starts[image], lists.starts[image + 1]):
+                put(rows, at(row_of, at(columns, k)) * LANES + j, at(codes, k))
+
+
+@jit
+def fill_rows(net, lists, images, block, background, rows, into):
+    """background + value of the pixels in `rows` rows, for up to 64 images, those of the batch's `block`."""
+    codes, empty = net.codes[block], splat(background)
+    for row in range(0, rows * LANES, LANES):
+        store(into, row, fma(lists.scale, load_codes(codes, row), empty))
+    if not lists.coded:
+        for j in range(len(images)):
+            for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
+                put(into, at(net.row_of, at(lists.columns, k)) * LANES + j, background + at(lists.values, k))
 
 
 @jit
@@ -437,7 +481,9 @@ def count_groups(net, lists, order, place):
 @jit
 def fill_groups(net, lists, order, place, groups):
     """`groups` from `lists`, taken in that order. place: int64 [rows of pixels], working memory."""
-    columns, values, into, spare = lists.columns, lists.values, groups.values, net.shape[0] - 1
+    columns, spare = lists.columns, net.shape[0] - 1
+    groups.codes[:] = 0
+    groups.values[:] = 0
     end = 0
     for begin in range(0, len(order), GROUP):
         images = order[begin : begin + GROUP]
@@ -449,13 +495,14 @@ def fill_groups(net, lists, order, place, groups):
             if at(place, row) == 0:
                 put(place, row, end)
                 groups.rows[end] = row
-                store_group(into, end * GROUP, splat_group(np.float32(0)))
                 end += 1
         for j in range(len(images)):
             for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
                 row = at(net.row_of, at(columns, k))
-                if row != spare:
-                    put(into, at(place, row) * GROUP + j, at(values, k))
+                if row != spare and lists.coded:
+                    put(groups.codes, at(place, row) * GROUP + j, at(lists.codes, k))
+                elif row != spare:
+                    put(groups.values, at(place, row) * GROUP + j, at(lists.values, k))
         groups.starts[begin // GROUP + 1] = end
 
 
@@ -489,6 +536,74 @@ def tiles_rows(net, tiles, count):
         for u in range(begin, min(begin + LANES, net.shape[3])):
             for j in range(count):
                 put(A, u * LANES + j, at(Z, j * stride + u))
+
+
+@jit
+def count_pairs(lists, order, starts):
+    """Where the pixels of each of `Pairs` begin, and the end. starts: int64 [pairs + 1]"""
+    columns = lists.columns
+    for i in range(len(starts) - 1):
+        k, end = lists.starts[order[2 * i]], lists.starts[order[2 * i] + 1]
+        count = end - k
+        if 2 * i + 1 < len(order):
+            for other in range(lists.starts[order[2 * i + 1]], lists.starts[order[2 * i + 1] + 1]):
+                while k < end and at(columns, k) < at(columns, other):
+                    k += 1
+                count += k == end or at(columns, k) != at(columns, other)
+        starts[i + 1] = starts[i] + count
+
+
+@jit
+def fill_pairs(lists, order, starts, pairs):
+    """`pairs` from `lists`, taken in that order."""
+    columns, values, into = lists.columns, lists.values, pairs.columns
+    for i in range(len(starts) - 1):
+        k0, end0 = lists.starts[order[2 * i]], lists.starts[order[2 * i] + 1]
+        k1 = end1 = 0
+        if 2 * i + 1 < len(order):
+            k1, end1 = lists.starts[order[2 * i + 1]], lists.starts[order[2 * i + 1] + 1]
+        chunk = 0
+        for k in range(starts[i], starts[i + 1]):
+            first = k1 == end1 or (k0 < end0 and at(columns, k0) <= at(columns, k1))
+            second = k0 == end0 or (k1 < end1 and at(columns, k1) <= at(columns, k0))
+            into[k] = at(columns, k0) if first else at(columns, k1)
+            if first:
+                pairs.values[2 * k] = values[k0]
+                k0 += 1
+            if second:
+                pairs.values[2 * k + 1] = values[k1]
+                k1 += 1
+            while chunk * CHUNK <= into[k]:
+                pairs.marks[i, chunk] = k
+                chunk += 1
+        pairs.marks[i, chunk:] = starts[i + 1]
+
+
+@jit
+def pairs_forward(tiles, pairs, begin, end):
+    """What the first layer's units give for pairs `begin` to `end`, 32 at most: each weight is loaded once for two
+    images."""
+    count, pixels, _ = tiles.W.shape
+    W, Z, columns, values = tiles.W.ravel(), tiles.Z, pairs.columns, pairs.values
+    width = count * LANES
+    for place in range(0, 2 * (end - begin) * width, LANES):
+        store(Z, place, load(tiles.constant, place % width))
+    for chunk in range(pairs.marks.shape[1] - 1):
+        for t in range(count):
+            for part in range(0, LANES, TWICE):
+                base = t * pixels * LANES + part
+                for i in range(begin, end):
+                    place0 = 2 * (i - begin) * width + t * LANES + part
+                    place1 = place0 + width
+                    z0, z1 = load_twice(Z, place0), load_twice(Z, place1)
+                    for k in range(pairs.marks[i, chunk], pairs.marks[i, chunk + 1]):
+                        weights = load_twice(W, base + at(columns, k) * LANES)
+                        z0 = fma_twice(at(values, 2 * k), weights, z0)
+                        z1 = fma_twice(at(values, 2 * k + 1), weights, z1)
+                    store_twice(Z, place0, z0)
+                    store_twice(Z, place1, z1)
+    for i in range(0, 2 * (end - begin) * width, LANES):
+        store(Z, i, relu(load(Z, i)))
 
 
 @jit
@@ -590,22 +705,18 @@ def tiles_deltas(net, tiles, begin, count):
 
 
 @jit
-def by_pixel(tiles, lists, images):
-    """Turns the batch's lists round: `having` and `values` of `Tiles`."""
-    pixels, columns = tiles.W.shape[1], lists.columns
-    having, values = tiles.having.ravel(), tiles.values.ravel()
-    having[:] = 0
-    for chunk in range(lists.marks.shape[1] - 1):  # so that the values that are written to stay in the first level
-        for i in range(len(images)):
-            base, j = i // LANES * pixels, i % LANES
-            for k in range(lists.marks[images[i], chunk], lists.marks[images[i], chunk + 1]):
-                place = base + at(columns, k)
-                put(having, place, at(having, place) | (np.int64(1) << np.int64(j)))
-                put(values, place * LANES + j, at(lists.values, k))
+def by_pixel(net, tiles, lists, images):
+    """`having` and `values` of `Tiles`, from the batch's codes."""
+    having = tiles.having
+    for block in range(len(having)):
+        for p in range(having.shape[1]):
+            having[block, p] = marked(net.codes[block], p * LANES)
+        of_block = images[block * LANES : (block + 1) * LANES]
+        fill_rows(net, lists, of_block, block, np.float32(0), having.shape[1], tiles.values[block].ravel())
 
 
 @jit
-def tiles_update(net, tiles, background, full, use_adam, constants, momentum, step):
+def tiles_update(net, tiles, background, full, use_adam, constants, momentum, backwards):
     """Gradient and step of the tiles in one pass over them, so that no gradient is ever stored. Every other step goes
     the other way: it begins with what the cache still has."""
     count, pixels, _ = tiles.W.shape
@@ -613,7 +724,7 @@ def tiles_update(net, tiles, background, full, use_adam, constants, momentum, st
     having, values, gb = tiles.having.ravel(), tiles.values.ravel(), tiles.gb
     gb[: net.shape[3]] = net.gb[: net.shape[3]]
     for i in range(count):
-        t = i if step % 2 else count - 1 - i
+        t = count - 1 - i if backwards else i
         sums = splat(np.float32(0))
         for p in range(pixels):
             g = fma(background, load(gb, t * LANES), splat(np.float32(0)))
@@ -649,14 +760,17 @@ def inner_bias(net, inner):
 
 
 @jit
-def fetch(lists, images):
+def fetch(lists, images, with_values):
     """Asks for the images' lists, which come from all over the memory, before they are needed."""
-    for j in range(len(images)):
-        begin, end = lists.starts[images[j]], lists.starts[images[j] + 1]
-        for k in range(begin, end, 32):
-            prefetch(lists.columns, k)
-            prefetch(lists.values, k)
-            prefetch(lists.values, k + 16)
+    columns, codes, values = lists.columns, lists.codes, lists.values
+    for image in images:
+        begin, end = lists.starts[image], lists.starts[image + 1]
+        for k in range(begin, end, 64 // columns.itemsize):
+            prefetch(columns, k)
+        for k in range(begin, end, 64):
+            prefetch(codes, k)
+        for k in range(begin, end if with_values else begin, 16):
+            prefetch(values, k)
 
 
 @jit
@@ -670,8 +784,8 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
     momentum = np.float32(momentum)
     for i in range(len(losses)):
         batch = order[ends[i] : ends[i + 1]]
-        if i + 1 < len(losses):
-            fetch(lists, order[ends[i + 1] : ends[i + 2]])
+        fetch(lists, order[ends[i + 1] : ends[min(i + 2, len(losses))]], dense or not lists.coded)
+        lay_out(net, lists, batch)
         loss = 0.0
         if dense:
             tiles_constant(net, tiles, background)
@@ -681,7 +795,7 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
                 tiles_forward(tiles, lists, images)
                 tiles_rows(net, tiles, len(images))
             else:
-                fill_rows(net, background, lists, images)
+                fill_rows(net, lists, images, begin // LANES, background, net.shape[0], net.A)
             if both:
                 inner_bias(net, inner)
                 inner_forward(net, tiles, inner, len(images))
@@ -697,8 +811,8 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
         losses[i] = loss / len(batch)
         constants = step_constants(use_adam, rate, decay, step + i + 1)
         if dense:
-            by_pixel(tiles, lists, batch)
-            tiles_update(net, tiles, background, full, use_adam, constants, momentum, step + i)
+            by_pixel(net, tiles, lists, batch)
+            tiles_update(net, tiles, background, full, use_adam, constants, momentum, i % 2 == 0)
         if both:
             inner_update(inner, use_adam, constants, momentum)
         update(net.w, net.m, net.v, net.g, use_adam, constants, momentum)
@@ -707,7 +821,7 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
 
 
 @jit
-def by_column(net, background, columns):
+def by_column(net, background, scale, columns):
     """Fills `columns` from the first layer's weights."""
     starts, width = columns.starts, len(columns.constant)
     starts[:] = 0
@@ -720,7 +834,7 @@ def by_column(net, background, columns):
         for k in range(net.ptr[u], net.ptr[u + 1]):
             p = net.source[k] + 1
             columns.places[starts[p]] = u * GROUP
-            columns.weights[starts[p]] = net.w[k]
+            columns.weights[starts[p]] = scale * net.w[k]
             starts[p] += 1
             total_weight += net.w[k]
         columns.constant[u] = net.bias[u] + background * total_weight
@@ -737,7 +851,7 @@ def columns_rows(net, columns, groups, begin, end):
             store_group(Z, u * GROUP, splat_group(constant[u]))
         for i in range(groups.starts[group], groups.starts[group + 1]):
             row = at(groups.rows, i)
-            x = load_group(groups.values, i * GROUP)
+            x = load_group_codes(groups.codes, i * GROUP) if groups.coded else load_group(groups.values, i * GROUP)
             k, end = at(starts, row), at(starts, row + 1)
             while k + 3 < end:  # a pixel's weights lead to different units, so the four don't wait for each other
                 u0, u1, u2, u3 = at(places, k), at(places, k + 1), at(places, k + 2), at(places, k + 3)
@@ -760,23 +874,24 @@ def columns_rows(net, columns, groups, begin, end):
 
 
 @jit
-def evaluate_tiles(net, tiles, inner, lists, order, background):
-    """Sum of the cross-entropies of the images `order` of `lists`, and how many are classified correctly, where the
-    first layer is in tiles."""
+def evaluate_pairs(net, tiles, inner, pairs, background):
+    """Sum of the cross-entropies of the images in `pairs`, and how many are classified correctly, where the first layer
+    is in tiles."""
     before = control()
     set_control(before | np.uint32(FLUSH))
     tiles_constant(net, tiles, background)
     inner_bias(net, inner)
+    everything = np.arange(len(pairs.labels))
     loss, correct = 0.0, 0
-    for begin in range(0, len(order), LANES):
-        images = order[begin : begin + LANES]
-        tiles_forward(tiles, lists, images)
+    for begin in range(0, len(everything), LANES):
+        images = everything[begin : begin + LANES]
+        pairs_forward(tiles, pairs, begin // 2, (begin + len(images) + 1) // 2)
         if len(inner.W):
             inner_forward(net, tiles, inner, len(images))
         else:
             tiles_rows(net, tiles, len(images))
         forward(net, net.shape[3] + net.shape[4])
-        found = score(net, lists.labels, images)
+        found = score(net, pairs.labels, images)
         loss += found[0]
         correct += found[1]
     set_control(before)
@@ -788,7 +903,7 @@ def evaluate_groups(net, groups, background, columns):
     """The same of the images in `groups`, where the first layer is computed by rows."""
     before = control()
     set_control(before | np.uint32(FLUSH))
-    by_column(net, background, columns)
+    by_column(net, background, groups.scale, columns)
     everything = np.arange(len(groups.labels))
     loss, correct = 0.0, 0
     for begin in range(0, len(everything), LANES):

@@ -16,7 +16,7 @@ from filelock import FileLock
 from lottery import history
 from lottery.data import Images, Splits, batches
 from lottery.engines import LossNotFinite, Report, Trained, kernels
-from lottery.engines.kernels import Columns, Groups, Inner, Lists, Net, Tiles
+from lottery.engines.kernels import Columns, Groups, Inner, Lists, Net, Pairs, Tiles
 from lottery.engines.vectors import GROUP, JIT, LANES
 from lottery.masks import Masks, Weights
 from lottery.seeds import stream
@@ -32,28 +32,28 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
     """Trains `start` on data.train; see `lottery.engines.Train`. On one thread."""
     compile_kernels()
     began = time.perf_counter()
-    whole, start = start, start if recipe.weight_decay else replace(start, masks=_leading_on(start.masks))
     prepared = _prepare(data)
+    whole, start = start, start if recipe.weight_decay else replace(start, masks=_leading_on(start.masks))
     batch_size = min(recipe.batch_size, len(data.train.labels))
     tiled = _tiled(sizes, start)
-    net, tiles, inner = _net(sizes, start, tiled), _tiles(sizes, start, batch_size, tiled), _inner(sizes, start, tiled)
+    net, inner = _net(sizes, start, tiled, batch_size), _inner(sizes, start, tiled)
+    tiles = _tiles(sizes, start, tiled, batch_size)
     full = bool(start.masks["fc1.weight"].all())
     columns = _columns(net, 0 if tiled else sizes[1])
-    groups: dict[int, Groups] = {}
 
-    def evaluate(part: Lists, order: np.ndarray) -> tuple[float, float]:
-        if not len(order):
+    def arrange(part: Lists, order: np.ndarray) -> Pairs | Groups:
+        return _pairs(part, order) if tiled else _groups(part, order, net)
+
+    def evaluate(images: Pairs | Groups) -> tuple[float, float]:
+        if not len(images.labels):
             return float("nan"), float("nan")
         if tiled:
-            loss, correct = kernels.evaluate_tiles(net, tiles, inner, part, order, prepared.background)
+            loss, correct = kernels.evaluate_pairs(net, tiles, inner, images, prepared.background)
         else:
-            if id(part) not in groups:
-                groups[id(part)] = _groups(prepared, part, order, net)
-            group = groups[id(part)]
-            loss, correct = kernels.evaluate_groups(net, group, prepared.background, columns)
-        return loss / len(order), correct / len(order)
+            loss, correct = kernels.evaluate_groups(net, images, prepared.background, columns)
+        return loss / len(images.labels), correct / len(images.labels)
 
-    rows = []
+    rows, evaluated = [], [arrange(*part) for part in prepared.evaluated]
     order = batches(start.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, recipe.iterations)
     for done in range(0, recipe.iterations, recipe.evaluate_every):
         steps = list(islice(order, min(recipe.evaluate_every, recipe.iterations - done)))
@@ -65,10 +65,11 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
         )
         if (bad := np.flatnonzero(~np.isfinite(losses))).size:
             raise LossNotFinite(done + 1 + int(bad[0]), float(losses[bad[0]]))
-        scores = [score for part in prepared.evaluated for score in evaluate(*part)]
+        scores = [score for images_ in evaluated for score in evaluate(images_)]
         rows.append((done + len(steps), losses.mean(), *scores))
         report(done + len(steps), scores[-1])
-    train_accuracy = evaluate(prepared.train, np.arange(len(data.train.labels)))[1]  # as they come: only once
+    as_they_come = np.arange(len(data.train.labels))  # no better order is worth its cost: only once
+    train_accuracy = evaluate(arrange(prepared.train, as_they_come))[1]
     weights = _weights(sizes, whole, start.masks, net, tiles, inner)
     return Trained(weights, history.from_rows(rows), train_accuracy, time.perf_counter() - began, "sparse")
 
@@ -88,14 +89,13 @@ def compile_kernels() -> None:
         sizes, shapes = (2, 2, 2), {"fc1.weight": (2, 2), "fc2.weight": (2, 2), "fc1.bias": (2,), "fc2.bias": (2,)}
         weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         start = Start(weights, {f"fc{i}.weight": np.ones((2, 2), bool) for i in (1, 2)}, ())
-        net, tiles, inner = _net(sizes, start, 0), _tiles(sizes, start, 1, 0), _inner(sizes, start, 0)
+        net, tiles, inner = _net(sizes, start, 0, 1), _tiles(sizes, start, 0, 1), _inner(sizes, start, 0)
         background, none = np.float32(0), np.zeros(0, np.int64)
         nothing = _prepare(Splits(*3 * [Images(np.zeros((0, 2), np.float32), none)]))
         what = (net, tiles, inner, nothing.train, background, none, np.zeros(1, np.int64), 0, True, True)
         kernels.train(*what, 0.0, 0.0, 0.0, np.zeros(0))
-        kernels.evaluate_tiles(net, tiles, inner, *nothing.evaluated[0], background)
-        groups = _groups(nothing, *nothing.evaluated[0], net)
-        kernels.evaluate_groups(net, groups, background, _columns(net, 2))
+        kernels.evaluate_pairs(net, tiles, inner, _pairs(*nothing.evaluated[0]), background)
+        kernels.evaluate_groups(net, _groups(*nothing.evaluated[0], net), background, _columns(net, 2))
 
 
 def _cache() -> Path:
@@ -118,19 +118,23 @@ class _Data:
 def _prepare(data: Splits) -> _Data:
     sample = data.train.images[:1000].ravel()
     background = max((np.float32(0), sample.min(initial=0)), key=lambda value: np.count_nonzero(sample == value))
-    evaluated = tuple((_lists(part, background), _alike(part.images)) for part in (data.validation, data.test))
-    return _Data(background, data.train.images.shape[1], _lists(data.train, background), evaluated)
+    low, high = (np.float32(f(data.train.images, initial=background)) - background for f in (np.min, np.max))
+    scale = (high if high > -low else low) / np.float32(255) or np.float32(1)
+    lists = [_lists(part, background, scale) for part in (data.train, data.validation, data.test)]
+    evaluated = tuple((lists[i], _alike(part.images)) for i, part in ((1, data.validation), (2, data.test)))
+    return _Data(background, data.train.images.shape[1], lists[0], evaluated)
 
 
-def _lists(part: Images, background: np.float32) -> Lists:
+def _lists(part: Images, background: np.float32, scale: np.float32) -> Lists:
+    """Coded where every pixel is `background` plus 0 to 255 times `scale`, to float32's precision."""
     count, features = part.images.shape
     starts = np.zeros(count + 1, np.int64)
     kernels.count_pixels(part.images, background, starts)
     columns = np.empty(starts[-1], np.uint16 if features <= 1 << 16 else np.int32)
     marks = np.zeros((count, -(-features // kernels.CHUNK) + 1), np.int64)
-    values = np.empty(starts[-1], np.float32)
-    kernels.list_pixels(part.images, background, starts, marks, columns, values)
-    return Lists(starts, marks, columns, values, part.labels)
+    codes, values = np.empty(starts[-1], np.uint8), np.empty(starts[-1], np.float32)
+    coded = kernels.list_pixels(part.images, background, scale, starts, marks, columns, codes, values)
+    return Lists(starts, marks, columns, codes, values, coded, scale if coded else np.float32(1), part.labels)
 
 
 def _columns(net: Net, width: int) -> Columns:
@@ -144,13 +148,29 @@ def _columns(net: Net, width: int) -> Columns:
     )
 
 
-def _groups(prepared: _Data, lists: Lists, order: np.ndarray, net: Net) -> Groups:
+def _pairs(lists: Lists, order: np.ndarray) -> Pairs:
+    starts = np.zeros(-(-len(order) // 2) + 1, np.int64)
+    kernels.count_pairs(lists, order, starts)
+    pairs = Pairs(
+        marks=np.zeros((len(starts) - 1, lists.marks.shape[1]), np.int64),
+        columns=np.zeros(starts[-1], lists.columns.dtype),
+        values=_zeros(2 * starts[-1]),
+        labels=lists.labels[order],
+    )
+    kernels.fill_pairs(lists, order, starts, pairs)
+    return pairs
+
+
+def _groups(lists: Lists, order: np.ndarray, net: Net) -> Groups:
     place = np.zeros(net.shape[0], np.int64)
     count = kernels.count_groups(net, lists, order, place)
     groups = Groups(
         starts=np.zeros(-(-len(order) // GROUP) + 1, np.int64),
         rows=np.zeros(count, np.int32),
-        values=_zeros(count * GROUP),
+        codes=_zeros(count * GROUP if lists.coded else 0, dtype=np.uint8),
+        values=_zeros(0 if lists.coded else count * GROUP),
+        coded=lists.coded,
+        scale=lists.scale,
         labels=lists.labels[order],
     )
     kernels.fill_groups(net, lists, order, place, groups)
@@ -182,11 +202,11 @@ def _alike(images: np.ndarray) -> np.ndarray:
     return np.concatenate(halve(np.arange(len(images)))) if len(images) else np.zeros(0, np.int64)
 
 
-def _zeros(*shape: int) -> np.ndarray:
-    """float32 zeros that begin with a cache line: a vector that straddles two costs twice."""
+def _zeros(*shape: int, dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
+    """Zeros that begin with a cache line: a vector that straddles two costs twice."""
     size = int(np.prod(shape))
-    room = np.zeros(size + 16, np.float32)
-    begin = -room.ctypes.data % 64 // 4
+    room = np.zeros(size + 64, dtype)
+    begin = -room.ctypes.data % 64 // room.itemsize
     return room[begin : begin + size].reshape(shape)
 
 
@@ -214,7 +234,7 @@ def _tiled(sizes: tuple[int, ...], start: Start) -> int:
     return [*dense, False].index(False)
 
 
-def _net(sizes: tuple[int, ...], start: Start, tiled: int) -> Net:
+def _net(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int) -> Net:
     pixels, *widths = sizes
     units, hidden = sum(widths), sum(widths[:-1])
     masks = [start.masks[f"fc{i}.weight"] for i in range(1, len(sizes))]
@@ -223,6 +243,8 @@ def _net(sizes: tuple[int, ...], start: Start, tiled: int) -> Net:
     first = 0 if tiled else len(connected) + 1
     row_of = np.full(pixels, first - 1, np.int32)
     row_of[connected] = np.arange(len(connected))
+    if tiled:
+        row_of[:] = np.arange(pixels)
 
     rows = [row_of, *np.split(first + np.arange(units, dtype=np.int32), np.cumsum(widths)[:-1])]
     counts, sources, values = [], [], []
@@ -274,6 +296,7 @@ def _net(sizes: tuple[int, ...], start: Start, tiled: int) -> Net:
         alike=alike(ptr, source),
         back_alike=alike(tptr, target),
         row_of=row_of,
+        codes=_zeros(-(-batch_size // LANES), (pixels if tiled else first) * LANES, dtype=np.uint8),
         **dict(w=w, m=_zeros(w.size), v=_zeros(w.size), g=_zeros(w.size)),
         **dict(bias=bias, mb=_zeros(bias.size), vb=_zeros(bias.size), gb=_zeros(bias.size)),
         A=_zeros((first + units) * LANES),
@@ -295,7 +318,7 @@ def _whole(tiles: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return tiles.transpose(0, 2, 1).reshape(-1, tiles.shape[1])[: shape[0], : shape[1]]
 
 
-def _tiles(sizes: tuple[int, ...], start: Start, batch_size: int, tiled: int) -> Tiles:
+def _tiles(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int) -> Tiles:
     pixels, width = sizes[:2]
     count = -(-width // LANES) if tiled else 0
     shape = (count, pixels, LANES)

@@ -29,6 +29,9 @@ AVX512 = JIT and "+avx512f" in cpu_target.target_context.codegen()._tm_features 
 PART = LANES if AVX512 else 16
 """Lanes of the vectors whose operations end in _part: of these, the registers hold four sums and what they need."""
 
+TWICE = LANES if AVX512 else 32
+"""Lanes of the vectors whose operations end in _twice: of these, the registers hold two sums."""
+
 _FLOAT = ir.FloatType()
 
 
@@ -53,6 +56,13 @@ def _pointer(context, builder, array_type, array, index, lanes=LANES):
     return builder.bitcast(builder.gep(data, [index]), ir.VectorType(_FLOAT, lanes).as_pointer())
 
 
+def _load(context, builder, array_type, array, index, lanes=LANES):
+    """array[index : index + lanes], a vector of what the array has."""
+    place = builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+    vector = ir.VectorType(place.type.pointee, lanes)
+    return builder.load(builder.bitcast(place, vector.as_pointer()), align=array_type.dtype.bitwidth // 8)
+
+
 def _call(builder, name, result, arguments):
     function = ir.FunctionType(result, [a.type for a in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)
@@ -65,7 +75,7 @@ def _splat(builder, x, lanes=LANES):
 
 
 def _operations(lanes):
-    """load, store, splat, fma and relu for vectors of that many lanes."""
+    """load, load_codes, store, splat, fma and relu for vectors of that many lanes."""
     vector = _Vector(lanes)
     llvm = ir.VectorType(_FLOAT, lanes)
 
@@ -74,7 +84,18 @@ def _operations(lanes):
         """a[i : i + lanes]"""
 
         def codegen(context, builder, signature, arguments):
-            return builder.load(_pointer(context, builder, signature.args[0], *arguments, lanes), align=4)
+            return _load(context, builder, signature.args[0], *arguments, lanes)
+
+        return vector(a, types.intp), codegen
+
+    @intrinsic
+    def load_codes(typingctx, a, i):
+        """a[i : i + lanes] of uint8, as floats"""
+
+        def codegen(context, builder, signature, arguments):
+            codes = _load(context, builder, signature.args[0], *arguments, lanes)
+            whole = builder.zext(codes, ir.VectorType(ir.IntType(32), lanes))
+            return builder.sitofp(whole, llvm)  # of signed numbers: one instruction, where unsigned ones take several
 
         return vector(a, types.intp), codegen
 
@@ -118,13 +139,14 @@ def _operations(lanes):
 
         return vector(vector), codegen
 
-    return load, store, splat, fma, relu
+    return load, load_codes, store, splat, fma, relu
 
 
-load, store, splat, fma, relu = _operations(LANES)
-load_group, store_group, splat_group, fma_group, relu_group = _operations(GROUP)
-load_part, store_part, splat_part, fma_part, relu_part = _operations(PART)
-load4, store4, _, fma4, _ = _operations(4)
+load, load_codes, store, splat, fma, relu = _operations(LANES)
+load_group, load_group_codes, store_group, splat_group, fma_group, relu_group = _operations(GROUP)
+load_part, _, store_part, splat_part, fma_part, relu_part = _operations(PART)
+load_twice, _, store_twice, _, fma_twice, _ = _operations(TWICE)
+load4, _, store4, _, fma4, _ = _operations(4)
 
 
 @intrinsic
@@ -185,6 +207,18 @@ def active(typingctx, v):
         return builder.bitcast(condition, ir.IntType(64))
 
     return types.int64(_VECTOR), codegen
+
+
+@intrinsic
+def marked(typingctx, a, i):
+    """Bit j is whether a[i + j], uint8, is not 0: int64"""
+
+    def codegen(context, builder, signature, arguments):
+        codes = _load(context, builder, signature.args[0], *arguments)
+        condition = builder.icmp_unsigned("!=", codes, ir.Constant(codes.type, [0] * LANES))
+        return builder.bitcast(condition, ir.IntType(64))
+
+    return types.int64(a, types.intp), codegen
 
 
 @intrinsic
@@ -347,10 +381,8 @@ def keep(typingctx, mask, i, v):
     """v where the uint8 mask[i : i + 64] is not 0, else 0"""
 
     def codegen(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        of_bytes = ir.VectorType(ir.IntType(8), LANES)
-        kept = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), of_bytes.as_pointer()), align=1)
-        condition = builder.icmp_unsigned("!=", kept, ir.Constant(of_bytes, [0] * LANES))
+        kept = _load(context, builder, signature.args[0], *arguments[:2])
+        condition = builder.icmp_unsigned("!=", kept, ir.Constant(kept.type, [0] * LANES))
         return builder.select(condition, arguments[2], ir.Constant(_LLVM, [0.0] * LANES))
 
     return _VECTOR(mask, types.intp, _VECTOR), codegen
@@ -471,7 +503,7 @@ if not JIT:
 
     def _slices(lanes):
         def load(a, i):
-            return a[i : i + lanes].copy()
+            return a[i : i + lanes].astype(np.float32)
 
         def store(a, i, v):
             a[i : i + lanes] = v
@@ -485,15 +517,19 @@ if not JIT:
         def relu(v):
             return np.maximum(v, np.float32(0))
 
-        return load, store, splat, fma, relu
+        return load, load, store, splat, fma, relu
 
-    load, store, splat, fma, relu = _slices(LANES)
-    load_group, store_group, splat_group, fma_group, relu_group = _slices(GROUP)
-    load_part, store_part, splat_part, fma_part, relu_part = _slices(PART)
-    load4, store4, _, fma4, _ = _slices(4)
+    load, load_codes, store, splat, fma, relu = _slices(LANES)
+    load_group, load_group_codes, store_group, splat_group, fma_group, relu_group = _slices(GROUP)
+    load_part, _, store_part, splat_part, fma_part, relu_part = _slices(PART)
+    load_twice, _, store_twice, _, fma_twice, _ = _slices(TWICE)
+    load4, _, store4, _, fma4, _ = _slices(4)
 
     def active(v):
-        return sum(1 << int(i) for i in np.flatnonzero(v))
+        return int(np.packbits(v != 0, bitorder="little").view(np.int64)[0])
+
+    def marked(a, i):
+        return active(a[i : i + LANES])
 
     def lowest(bits):
         bits = int(bits) % (1 << LANES)
