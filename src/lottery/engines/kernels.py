@@ -131,6 +131,7 @@ class Columns(NamedTuple):
     places: np.ndarray  # int32 [weights]: where the unit's values begin in Z
     weights: np.ndarray  # float32 [weights]: times the scale of the images
     constant: np.ndarray  # float32 [units of the first layer]: what an image without pixels gives
+    X: np.ndarray  # float32 [rows of pixels * GROUP]: a group's rows, without gaps
     Z: np.ndarray  # float32 [units of the first layer * GROUP]
 
 
@@ -844,14 +845,21 @@ def by_column(net, background, scale, columns):
 def columns_rows(net, columns, groups, begin, end):
     """Rows of the first layer's units for groups `begin` to `end`, from its weights by pixel."""
     first, _, hidden, _, _ = net.shape
-    starts, places, weights, constant, Z = columns
+    starts, places, weights, constant, X, Z = columns
     width = len(constant)
     for group in range(begin, end):
+        first_row = groups.starts[group]
+        if groups.coded:
+            for i in range(first_row, groups.starts[group + 1]):
+                store_group(X, (i - first_row) * GROUP, load_group_codes(groups.codes, i * GROUP))
+        else:
+            for i in range(first_row, groups.starts[group + 1]):
+                store_group(X, (i - first_row) * GROUP, load_group(groups.values, i * GROUP))
         for u in range(width):
             store_group(Z, u * GROUP, splat_group(constant[u]))
         for i in range(groups.starts[group], groups.starts[group + 1]):
             row = at(groups.rows, i)
-            x = load_group_codes(groups.codes, i * GROUP) if groups.coded else load_group(groups.values, i * GROUP)
+            x = load_group(X, (i - first_row) * GROUP)
             k, end = at(starts, row), at(starts, row + 1)
             while k + 3 < end:  # a pixel's weights lead to different units, so the four don't wait for each other
                 u0, u1, u2, u3 = at(places, k), at(places, k + 1), at(places, k + 2), at(places, k + 3)

@@ -144,6 +144,7 @@ def _columns(net: Net, width: int) -> Columns:
         places=np.zeros(net.ptr[width], np.int32),
         weights=np.zeros(net.ptr[width], np.float32),
         constant=np.zeros(width, np.float32),
+        X=_zeros(net.shape[0] * GROUP),
         Z=_zeros(width * GROUP),
     )
 
