@@ -74,7 +74,7 @@ from lottery.engines.vectors import (
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
-VECTORS = "32387f44684129e5"
+VECTORS = "a10c51b796997d1d"
 """Beginning of the SHA-256 of vectors.py. Numba finds compiled kernels by the text of this file alone: without this
 line, kernels compiled with other vectors would go on being used. Set it when vectors.py changes."""
 
@@ -98,6 +98,7 @@ class Lists(NamedTuple):
     values: np.ndarray  # float32 [nonzeros]: how far from the background
     coded: bool  # whether values are scale · codes: pixels that were bytes are, and four bytes are not moved for one
     scale: np.float32
+    table: np.ndarray  # float32 [256]: scale · code
     labels: np.ndarray  # int64 [n]
 
 
@@ -131,7 +132,6 @@ class Columns(NamedTuple):
     places: np.ndarray  # int32 [weights]: where the unit's values begin in Z
     weights: np.ndarray  # float32 [weights]: times the scale of the images
     constant: np.ndarray  # float32 [units of the first layer]: what an image without pixels gives
-    X: np.ndarray  # float32 [rows of pixels * GROUP]: a group's rows, without gaps
     Z: np.ndarray  # float32 [units of the first layer * GROUP]
 
 
@@ -173,8 +173,7 @@ class Tiles(NamedTuple):
     gb: np.ndarray  # float32 [tiles * 64]
     Z: np.ndarray  # float32 [64 * tiles * 64]: what the units give for up to 64 images, image by image
     D: np.ndarray  # float32 [batch, tiles * 64]
-    having: np.ndarray  # int64 [blocks of the batch, pixels]: bit i is whether the block's image i has the pixel,
-    values: np.ndarray  # float32 [blocks, pixels, 64]: and this how far it is from the background
+    values: np.ndarray  # float32 [blocks of the batch, pixels * 64]: the pixels, where they are not coded; else none
 
 
 class Inner(NamedTuple):
@@ -238,15 +237,21 @@ def lay_out(net, lists, images):
 
 
 @jit
-def fill_rows(net, lists, images, block, background, rows, into):
-    """background + value of the pixels in `rows` rows, for up to 64 images, those of the batch's `block`."""
-    codes, empty = net.codes[block], splat(background)
-    for row in range(0, rows * LANES, LANES):
-        store(into, row, fma(lists.scale, load_codes(codes, row), empty))
+def fill_rows(net, lists, images, background, codes):
+    """Rows of the pixels for up to 64 images, whose codes these are."""
+    empty = splat(background)
+    for row in range(0, net.shape[0] * LANES, LANES):
+        store(net.A, row, fma(lists.scale, load_codes(codes, row), empty))
     if not lists.coded:
-        for j in range(len(images)):
-            for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
-                put(into, at(net.row_of, at(lists.columns, k)) * LANES + j, background + at(lists.values, k))
+        put_values(net, lists, images, background, net.A)
+
+
+@jit
+def put_values(net, lists, images, background, into):
+    """Values of up to 64 images into rows; not those of the background."""
+    for j in range(len(images)):
+        for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
+            put(into, at(net.row_of, at(lists.columns, k)) * LANES + j, background + at(lists.values, k))
 
 
 @jit
@@ -611,8 +616,7 @@ def pairs_forward(tiles, pairs, begin, end):
 def inner_forward(net, tiles, inner, count):
     """Rows of the second layer's units for `count` images, over the units of the first that are not 0."""
     inner_tiles, inputs, _ = inner.W.shape
-    W, X, Z, A = inner.W.ravel(), tiles.Z, inner.Z, net.A
-    begin, width = net.shape[3], net.shape[4]
+    W, X, Z = inner.W.ravel(), tiles.Z, inner.Z
     for t in range(inner_tiles):
         for j in range(count):
             store(Z, j * LANES, load(inner.bias, t * LANES))
@@ -625,11 +629,46 @@ def inner_forward(net, tiles, inner, count):
                     acc = fma(at(X, j * inputs + u), load(W, (t * inputs + u) * LANES), acc)
                     bits = rest(bits)
                 store(Z, j * LANES, acc)
+        inner_rows(net, inner, t, count)
+
+
+@jit
+def inner_pairs(net, tiles, inner, pairs):
+    """The same for so many pairs of images, over the units that are not 0 for one of them: each weight is loaded once for
+    two images."""
+    inner_tiles, inputs, _ = inner.W.shape
+    W, X, Z = inner.W.ravel(), tiles.Z, inner.Z
+    for t in range(inner_tiles):
+        for j in range(2 * pairs):
+            store(Z, j * LANES, load(inner.bias, t * LANES))
+        for part in range(0, inputs, LANES):
+            for j in range(0, 2 * pairs, 2):
+                x0, x1 = j * inputs, (j + 1) * inputs
+                either = active(load(X, x0 + part)) | active(load(X, x1 + part))
+                for lane in range(0, LANES, TWICE):
+                    place = j * LANES + lane
+                    z0, z1 = load_twice(Z, place), load_twice(Z, place + LANES)
+                    bits = either
+                    while bits != 0:
+                        u = part + lowest(bits)
+                        weights = load_twice(W, (t * inputs + u) * LANES + lane)
+                        z0 = fma_twice(at(X, x0 + u), weights, z0)
+                        z1 = fma_twice(at(X, x1 + u), weights, z1)
+                        bits = rest(bits)
+                    store_twice(Z, place, z0)
+                    store_twice(Z, place + LANES, z1)
+        inner_rows(net, inner, t, 2 * pairs)
+
+
+@jit
+def inner_rows(net, inner, t, count):
+    """What one tile of the second layer gives for `count` images, in rows."""
+    Z, A, begin, width = inner.Z, net.A, net.shape[3], net.shape[4]
+    for j in range(count):
+        store(Z, j * LANES, relu(load(Z, j * LANES)))
+    for u in range(min(LANES, width - t * LANES)):
         for j in range(count):
-            store(Z, j * LANES, relu(load(Z, j * LANES)))
-        for u in range(min(LANES, width - t * LANES)):
-            for j in range(count):
-                put(A, (begin + t * LANES + u) * LANES + j, at(Z, j * LANES + u))
+            put(A, (begin + t * LANES + u) * LANES + j, at(Z, j * LANES + u))
 
 
 @jit
@@ -706,35 +745,25 @@ def tiles_deltas(net, tiles, begin, count):
 
 
 @jit
-def by_pixel(net, tiles, lists, images):
-    """`having` and `values` of `Tiles`, from the batch's codes."""
-    having = tiles.having
-    for block in range(len(having)):
-        for p in range(having.shape[1]):
-            having[block, p] = marked(net.codes[block], p * LANES)
-        of_block = images[block * LANES : (block + 1) * LANES]
-        fill_rows(net, lists, of_block, block, np.float32(0), having.shape[1], tiles.values[block].ravel())
-
-
-@jit
-def tiles_update(net, tiles, background, full, use_adam, constants, momentum, backwards):
+def tiles_update(net, tiles, lists, background, full, use_adam, constants, momentum, backwards):
     """Gradient and step of the tiles in one pass over them, so that no gradient is ever stored. Every other step goes
     the other way: it begins with what the cache still has."""
     count, pixels, _ = tiles.W.shape
     D, W, M, V, mask = tiles.D.ravel(), tiles.W.ravel(), tiles.M.ravel(), tiles.V.ravel(), tiles.mask.ravel()
-    having, values, gb = tiles.having.ravel(), tiles.values.ravel(), tiles.gb
+    codes, values, table, coded, gb = net.codes.ravel(), tiles.values.ravel(), lists.table, lists.coded, tiles.gb
     gb[: net.shape[3]] = net.gb[: net.shape[3]]
     for i in range(count):
         t = count - 1 - i if backwards else i
         sums = splat(np.float32(0))
         for p in range(pixels):
             g = fma(background, load(gb, t * LANES), splat(np.float32(0)))
-            for block in range(len(tiles.having)):
-                from_ = block * pixels + p
-                bits = at(having, from_)
+            for block in range(len(net.codes)):
+                row = (block * pixels + p) * LANES
+                bits = marked(codes, row)
                 while bits != 0:
                     j = lowest(bits)
-                    g = fma(at(values, from_ * LANES + j), load(D, ((block * LANES + j) * count + t) * LANES), g)
+                    x = at(table, at(codes, row + j)) if coded else at(values, row + j)
+                    g = fma(x, load(D, ((block * LANES + j) * count + t) * LANES), g)
                     bits = rest(bits)
             place = (t * pixels + p) * LANES
             if not full:
@@ -796,7 +825,7 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
                 tiles_forward(tiles, lists, images)
                 tiles_rows(net, tiles, len(images))
             else:
-                fill_rows(net, lists, images, begin // LANES, background, net.shape[0], net.A)
+                fill_rows(net, lists, images, background, net.codes[begin // LANES])
             if both:
                 inner_bias(net, inner)
                 inner_forward(net, tiles, inner, len(images))
@@ -812,8 +841,11 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
         losses[i] = loss / len(batch)
         constants = step_constants(use_adam, rate, decay, step + i + 1)
         if dense:
-            by_pixel(net, tiles, lists, batch)
-            tiles_update(net, tiles, background, full, use_adam, constants, momentum, i % 2 == 0)
+            if not lists.coded:
+                for begin in range(0, len(batch), LANES):
+                    block = begin // LANES
+                    put_values(net, lists, batch[begin : begin + LANES], np.float32(0), tiles.values[block])
+            tiles_update(net, tiles, lists, background, full, use_adam, constants, momentum, i % 2 == 0)
         if both:
             inner_update(inner, use_adam, constants, momentum)
         update(net.w, net.m, net.v, net.g, use_adam, constants, momentum)
@@ -842,24 +874,18 @@ def by_column(net, background, scale, columns):
 
 
 @jit
-def columns_rows(net, columns, groups, begin, end):
-    """Rows of the first layer's units for groups `begin` to `end`, from its weights by pixel."""
+def columns_rows(net, columns, groups, pixels, begin, end):
+    """Rows of the first layer's units for groups `begin` to `end`, from its weights by pixel. pixels: the groups' codes
+    or values."""
     first, _, hidden, _, _ = net.shape
-    starts, places, weights, constant, X, Z = columns
+    starts, places, weights, constant, Z = columns
     width = len(constant)
     for group in range(begin, end):
-        first_row = groups.starts[group]
-        if groups.coded:
-            for i in range(first_row, groups.starts[group + 1]):
-                store_group(X, (i - first_row) * GROUP, load_group_codes(groups.codes, i * GROUP))
-        else:
-            for i in range(first_row, groups.starts[group + 1]):
-                store_group(X, (i - first_row) * GROUP, load_group(groups.values, i * GROUP))
         for u in range(width):
             store_group(Z, u * GROUP, splat_group(constant[u]))
         for i in range(groups.starts[group], groups.starts[group + 1]):
             row = at(groups.rows, i)
-            x = load_group(X, (i - first_row) * GROUP)
+            x = load_group_codes(pixels, i * GROUP)
             k, end = at(starts, row), at(starts, row + 1)
             while k + 3 < end:  # a pixel's weights lead to different units, so the four don't wait for each other
                 u0, u1, u2, u3 = at(places, k), at(places, k + 1), at(places, k + 2), at(places, k + 3)
@@ -893,9 +919,10 @@ def evaluate_pairs(net, tiles, inner, pairs, background):
     loss, correct = 0.0, 0
     for begin in range(0, len(everything), LANES):
         images = everything[begin : begin + LANES]
-        pairs_forward(tiles, pairs, begin // 2, (begin + len(images) + 1) // 2)
+        end = begin + len(images) + 1
+        pairs_forward(tiles, pairs, begin // 2, end // 2)
         if len(inner.W):
-            inner_forward(net, tiles, inner, len(images))
+            inner_pairs(net, tiles, inner, end // 2 - begin // 2)
         else:
             tiles_rows(net, tiles, len(images))
         forward(net, net.shape[3] + net.shape[4])
@@ -916,7 +943,11 @@ def evaluate_groups(net, groups, background, columns):
     loss, correct = 0.0, 0
     for begin in range(0, len(everything), LANES):
         images = everything[begin : begin + LANES]
-        columns_rows(net, columns, groups, begin // GROUP, (begin + len(images) + GROUP - 1) // GROUP)
+        first, end = begin // GROUP, (begin + len(images) + GROUP - 1) // GROUP
+        if groups.coded:
+            columns_rows(net, columns, groups, groups.codes, first, end)
+        else:
+            columns_rows(net, columns, groups, groups.values, first, end)
         forward(net, len(columns.constant))
         found = score(net, groups.labels, images)
         loss += found[0]

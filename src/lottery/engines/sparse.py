@@ -37,7 +37,7 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
     batch_size = min(recipe.batch_size, len(data.train.labels))
     tiled = _tiled(sizes, start)
     net, inner = _net(sizes, start, tiled, batch_size), _inner(sizes, start, tiled)
-    tiles = _tiles(sizes, start, tiled, batch_size)
+    tiles = _tiles(sizes, start, tiled, batch_size, prepared.train.coded)
     full = bool(start.masks["fc1.weight"].all())
     columns = _columns(net, 0 if tiled else sizes[1])
 
@@ -89,7 +89,7 @@ def compile_kernels() -> None:
         sizes, shapes = (2, 2, 2), {"fc1.weight": (2, 2), "fc2.weight": (2, 2), "fc1.bias": (2,), "fc2.bias": (2,)}
         weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         start = Start(weights, {f"fc{i}.weight": np.ones((2, 2), bool) for i in (1, 2)}, ())
-        net, tiles, inner = _net(sizes, start, 0, 1), _tiles(sizes, start, 0, 1), _inner(sizes, start, 0)
+        net, tiles, inner = _net(sizes, start, 0, 1), _tiles(sizes, start, 0, 1, True), _inner(sizes, start, 0)
         background, none = np.float32(0), np.zeros(0, np.int64)
         nothing = _prepare(Splits(*3 * [Images(np.zeros((0, 2), np.float32), none)]))
         what = (net, tiles, inner, nothing.train, background, none, np.zeros(1, np.int64), 0, True, True)
@@ -134,7 +134,8 @@ def _lists(part: Images, background: np.float32, scale: np.float32) -> Lists:
     marks = np.zeros((count, -(-features // kernels.CHUNK) + 1), np.int64)
     codes, values = np.empty(starts[-1], np.uint8), np.empty(starts[-1], np.float32)
     coded = kernels.list_pixels(part.images, background, scale, starts, marks, columns, codes, values)
-    return Lists(starts, marks, columns, codes, values, coded, scale if coded else np.float32(1), part.labels)
+    scale = scale if coded else np.float32(1)
+    return Lists(starts, marks, columns, codes, values, coded, scale, scale * np.arange(256, dtype=np.float32), part.labels)
 
 
 def _columns(net: Net, width: int) -> Columns:
@@ -144,7 +145,6 @@ def _columns(net: Net, width: int) -> Columns:
         places=np.zeros(net.ptr[width], np.int32),
         weights=np.zeros(net.ptr[width], np.float32),
         constant=np.zeros(width, np.float32),
-        X=_zeros(net.shape[0] * GROUP),
         Z=_zeros(width * GROUP),
     )
 
@@ -319,7 +319,7 @@ def _whole(tiles: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return tiles.transpose(0, 2, 1).reshape(-1, tiles.shape[1])[: shape[0], : shape[1]]
 
 
-def _tiles(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int) -> Tiles:
+def _tiles(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int, coded: bool) -> Tiles:
     pixels, width = sizes[:2]
     count = -(-width // LANES) if tiled else 0
     shape = (count, pixels, LANES)
@@ -334,8 +334,7 @@ def _tiles(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int) ->
         gb=_zeros(count * LANES),
         Z=_zeros(LANES * count * LANES),
         D=_zeros(batch_size if tiled else 0, count * LANES),
-        having=np.zeros((blocks, pixels), np.int64),
-        values=_zeros(blocks, pixels, LANES),
+        values=_zeros(0 if coded else blocks, pixels * LANES),
     )
 
 

@@ -90,10 +90,12 @@ def _operations(lanes):
 
     @intrinsic
     def load_codes(typingctx, a, i):
-        """a[i : i + lanes] of uint8, as floats"""
+        """a[i : i + lanes], as floats, of uint8 or float32"""
 
         def codegen(context, builder, signature, arguments):
             codes = _load(context, builder, signature.args[0], *arguments, lanes)
+            if codes.type == llvm:
+                return codes
             whole = builder.zext(codes, ir.VectorType(ir.IntType(32), lanes))
             return builder.sitofp(whole, llvm)  # of signed numbers: one instruction, where unsigned ones take several
 
