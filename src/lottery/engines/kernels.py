@@ -67,6 +67,7 @@ from lottery.engines.vectors import (
     store4,
     store_group,
     store_part,
+    splat_twice,
     store_twice,
     total,
     where_positive,
@@ -74,7 +75,7 @@ from lottery.engines.vectors import (
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
-VECTORS = "a10c51b796997d1d"
+VECTORS = "7a21eccd86765340"
 """Beginning of the SHA-256 of vectors.py. Numba finds compiled kernels by the text of this file alone: without this
 line, kernels compiled with other vectors would go on being used. Set it when vectors.py changes."""
 
@@ -147,7 +148,7 @@ class Net(NamedTuple):
     alike: np.ndarray  # bool [units]: this unit and the next three have weights from the same rows, and as many
     back_alike: np.ndarray  # bool [hidden]: the same of the way back
     row_of: np.ndarray  # int32 [pixels]: the spare row for those without connections; themselves over tiles
-    codes: np.ndarray  # uint8 [blocks of the batch, rows of pixels * 64]
+    codes: np.ndarray  # uint8 [blocks of the batch, rows of pixels * 64 + 64]: 0 at the end, so that rows come in twos
     w: np.ndarray  # float32 [weights], padded with zeros to a multiple of 64; so are m, v, g
     m: np.ndarray
     v: np.ndarray
@@ -158,7 +159,7 @@ class Net(NamedTuple):
     gb: np.ndarray
     A: np.ndarray  # float32 [rows * 64]
     D: np.ndarray
-    scratch: np.ndarray  # float32 [128]: of each image, the largest output and the sum of exponentials
+    scratch: np.ndarray  # float32 [128]
 
 
 class Tiles(NamedTuple):
@@ -173,7 +174,7 @@ class Tiles(NamedTuple):
     gb: np.ndarray  # float32 [tiles * 64]
     Z: np.ndarray  # float32 [64 * tiles * 64]: what the units give for up to 64 images, image by image
     D: np.ndarray  # float32 [batch, tiles * 64]
-    values: np.ndarray  # float32 [blocks of the batch, pixels * 64]: the pixels, where they are not coded; else none
+    values: np.ndarray  # float32, as Net.codes: how far pixels are from the background, if not coded; otherwise none
 
 
 class Inner(NamedTuple):
@@ -747,32 +748,42 @@ def tiles_deltas(net, tiles, begin, count):
 @jit
 def tiles_update(net, tiles, lists, background, full, use_adam, constants, momentum, backwards):
     """Gradient and step of the tiles in one pass over them, so that no gradient is ever stored. Every other step goes
-    the other way: it begins with what the cache still has."""
+    the other way: it begins with what the cache still has. Neighbouring pixels, which mostly the same images have,
+    are taken two at a time: each image's deltas are loaded once for both."""
     count, pixels, _ = tiles.W.shape
-    D, W, M, V, mask = tiles.D.ravel(), tiles.W.ravel(), tiles.M.ravel(), tiles.V.ravel(), tiles.mask.ravel()
-    codes, values, table, coded, gb = net.codes.ravel(), tiles.values.ravel(), lists.table, lists.coded, tiles.gb
+    W, M, V, mask = tiles.W.ravel(), tiles.M.ravel(), tiles.V.ravel(), tiles.mask.ravel()
+    D, gb, width, blocks, room = tiles.D.ravel(), tiles.gb, tiles.D.shape[1], len(net.codes), net.codes.shape[1]
+    codes, values, table, coded, scratch = net.codes.ravel(), tiles.values.ravel(), lists.table, lists.coded, net.scratch
     gb[: net.shape[3]] = net.gb[: net.shape[3]]
+    nothing = splat_twice(np.float32(0))
     for i in range(count):
         t = count - 1 - i if backwards else i
         sums = splat(np.float32(0))
-        for p in range(pixels):
-            g = fma(background, load(gb, t * LANES), splat(np.float32(0)))
-            for block in range(len(net.codes)):
-                row = (block * pixels + p) * LANES
-                bits = marked(codes, row)
-                while bits != 0:
-                    j = lowest(bits)
-                    x = at(table, at(codes, row + j)) if coded else at(values, row + j)
-                    g = fma(x, load(D, ((block * LANES + j) * count + t) * LANES), g)
-                    bits = rest(bits)
-            place = (t * pixels + p) * LANES
-            if not full:
-                g = keep(mask, place, g)
-            if use_adam:
-                new = adam(W, M, V, place, g, constants)
-            else:
-                new = sgd(W, M, place, g, constants[5], momentum, constants[0])
-            sums = fma(np.float32(1), new, sums)
+        for p in range(0, pixels, 2):
+            for lane in range(0, LANES, TWICE):
+                g0 = g1 = fma_twice(background, load_twice(gb, t * LANES + lane), nothing)
+                for block in range(blocks):
+                    row0 = block * room + p * LANES
+                    row1 = row0 + LANES
+                    bits = marked(codes, row0) | marked(codes, row1)
+                    while bits != 0:
+                        j = lowest(bits)
+                        deltas = load_twice(D, (block * LANES + j) * width + t * LANES + lane)
+                        x0 = at(table, at(codes, row0 + j)) if coded else at(values, row0 + j)
+                        x1 = at(table, at(codes, row1 + j)) if coded else at(values, row1 + j)
+                        g0, g1 = fma_twice(x0, deltas, g0), fma_twice(x1, deltas, g1)
+                        bits = rest(bits)
+                store_twice(scratch, lane, g0)
+                store_twice(scratch, LANES + lane, g1)
+            for which in range(min(2, pixels - p)):
+                place, g = (t * pixels + p + which) * LANES, load(scratch, which * LANES)
+                if not full:
+                    g = keep(mask, place, g)
+                if use_adam:
+                    new = adam(W, M, V, place, g, constants)
+                else:
+                    new = sgd(W, M, place, g, constants[5], momentum, constants[0])
+                sums = fma(np.float32(1), new, sums)
         store(tiles.sums, t * LANES, sums)
 
 

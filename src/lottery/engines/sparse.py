@@ -297,7 +297,7 @@ def _net(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int) -> N
         alike=alike(ptr, source),
         back_alike=alike(tptr, target),
         row_of=row_of,
-        codes=_zeros(-(-batch_size // LANES), (pixels if tiled else first) * LANES, dtype=np.uint8),
+        codes=_zeros(-(-batch_size // LANES), ((pixels if tiled else first) + 1) * LANES, dtype=np.uint8),
         **dict(w=w, m=_zeros(w.size), v=_zeros(w.size), g=_zeros(w.size)),
         **dict(bias=bias, mb=_zeros(bias.size), vb=_zeros(bias.size), gb=_zeros(bias.size)),
         A=_zeros((first + units) * LANES),
@@ -334,7 +334,7 @@ def _tiles(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int, co
         gb=_zeros(count * LANES),
         Z=_zeros(LANES * count * LANES),
         D=_zeros(batch_size if tiled else 0, count * LANES),
-        values=_zeros(0 if coded else blocks, pixels * LANES),
+        values=_zeros(0 if coded else blocks, (pixels + 1) * LANES),
     )
 
 

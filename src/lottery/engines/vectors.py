@@ -147,7 +147,7 @@ def _operations(lanes):
 load, load_codes, store, splat, fma, relu = _operations(LANES)
 load_group, load_group_codes, store_group, splat_group, fma_group, relu_group = _operations(GROUP)
 load_part, _, store_part, splat_part, fma_part, relu_part = _operations(PART)
-load_twice, _, store_twice, _, fma_twice, _ = _operations(TWICE)
+load_twice, _, store_twice, splat_twice, fma_twice, _ = _operations(TWICE)
 load4, _, store4, _, fma4, _ = _operations(4)
 
 
@@ -524,7 +524,7 @@ if not JIT:
     load, load_codes, store, splat, fma, relu = _slices(LANES)
     load_group, load_group_codes, store_group, splat_group, fma_group, relu_group = _slices(GROUP)
     load_part, _, store_part, splat_part, fma_part, relu_part = _slices(PART)
-    load_twice, _, store_twice, _, fma_twice, _ = _slices(TWICE)
+    load_twice, _, store_twice, splat_twice, fma_twice, _ = _slices(TWICE)
     load4, _, store4, _, fma4, _ = _slices(4)
 
     def active(v):
