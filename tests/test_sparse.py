@@ -74,7 +74,7 @@ def test_subnormal_numbers_are_flushed() -> None:
     images = Images(np.zeros((16, 30), np.float32), np.zeros(16, np.int64))
     data = Splits(images, images, images)
     for tiled in (0, 1, 2):
-        net, tiles = sparse._net(SIZES, begin, tiled, 16), sparse._tiles(SIZES, begin, tiled, 16)
+        net, tiles = sparse._net(SIZES, begin, tiled, 16), sparse._tiles(SIZES, begin, tiled, 16, coded=True)
         inner = sparse._inner(SIZES, begin, tiled)
         for moments in (net.m, net.v, net.mb, tiles.M, tiles.V, inner.M, inner.V):
             moments[:] = 1e-30

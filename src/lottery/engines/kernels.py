@@ -27,6 +27,7 @@ from lottery.engines.vectors import (
     GROUP,
     LANES,
     PART,
+    SQUARE,
     TWICE,
     active,
     adam,
@@ -63,11 +64,12 @@ from lottery.engines.vectors import (
     splat,
     splat_group,
     splat_part,
+    splat_twice,
+    square,
     store,
     store4,
     store_group,
     store_part,
-    splat_twice,
     store_twice,
     total,
     where_positive,
@@ -75,7 +77,7 @@ from lottery.engines.vectors import (
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
-VECTORS = "7a21eccd86765340"
+VECTORS = "79cce6c0cfa42d5d"
 """Beginning of the SHA-256 of vectors.py. Numba finds compiled kernels by the text of this file alone: without this
 line, kernels compiled with other vectors would go on being used. Set it when vectors.py changes."""
 
@@ -173,7 +175,7 @@ class Tiles(NamedTuple):
     sums: np.ndarray  # float32 [tiles * 64]: of each output's weights
     gb: np.ndarray  # float32 [tiles * 64]
     Z: np.ndarray  # float32 [64 * tiles * 64]: what the units give for up to 64 images, image by image
-    D: np.ndarray  # float32 [batch, tiles * 64]
+    D: np.ndarray  # float32 [blocks of the batch * 64, tiles * 64]: deltas, image by image
     values: np.ndarray  # float32, as Net.codes: how far pixels are from the background, if not coded; otherwise none
 
 
@@ -536,13 +538,21 @@ def tiles_forward(tiles, lists, images):
 
 
 @jit
-def tiles_rows(net, tiles, count):
-    """The same in rows, for `count` images."""
-    Z, A, stride = tiles.Z, net.A, tiles.D.shape[1]
-    for begin in range(0, net.shape[3], LANES):
-        for u in range(begin, min(begin + LANES, net.shape[3])):
-            for j in range(count):
-                put(A, u * LANES + j, at(Z, j * stride + u))
+def turn(a, i, stride_a, b, j, stride_b, rows, columns):
+    """b[j + column * stride_b + row] = a[i + row * stride_a + column], for so many rows and columns."""
+    whole_rows, whole_columns = rows - rows % SQUARE, columns - columns % SQUARE
+    for row in range(0, whole_rows, SQUARE):
+        for column in range(0, whole_columns, SQUARE):
+            square(a, i + row * stride_a + column, stride_a, b, j + column * stride_b + row, stride_b)
+    for row in range(rows):
+        for column in range(whole_columns if row < whole_rows else 0, columns):
+            put(b, j + column * stride_b + row, at(a, i + row * stride_a + column))
+
+
+@jit
+def tiles_rows(net, tiles):
+    """The same in rows."""
+    turn(tiles.Z, 0, tiles.D.shape[1], net.A, 0, LANES, LANES, net.shape[3])
 
 
 @jit
@@ -635,8 +645,8 @@ def inner_forward(net, tiles, inner, count):
 
 @jit
 def inner_pairs(net, tiles, inner, pairs):
-    """The same for so many pairs of images, over the units that are not 0 for one of them: each weight is loaded once for
-    two images."""
+    """The same for so many pairs of images, over the units that are not 0 for both: each weight is loaded once for
+    two."""
     inner_tiles, inputs, _ = inner.W.shape
     W, X, Z = inner.W.ravel(), tiles.Z, inner.Z
     for t in range(inner_tiles):
@@ -664,12 +674,10 @@ def inner_pairs(net, tiles, inner, pairs):
 @jit
 def inner_rows(net, inner, t, count):
     """What one tile of the second layer gives for `count` images, in rows."""
-    Z, A, begin, width = inner.Z, net.A, net.shape[3], net.shape[4]
     for j in range(count):
-        store(Z, j * LANES, relu(load(Z, j * LANES)))
-    for u in range(min(LANES, width - t * LANES)):
-        for j in range(count):
-            put(A, (begin + t * LANES + u) * LANES + j, at(Z, j * LANES + u))
+        store(inner.Z, j * LANES, relu(load(inner.Z, j * LANES)))
+    first = net.shape[3] + t * LANES
+    turn(inner.Z, 0, LANES, net.A, first * LANES, LANES, LANES, min(LANES, net.shape[3] + net.shape[4] - first))
 
 
 @jit
@@ -701,48 +709,37 @@ def inner_backward(net, inner):
 
 
 @jit
-def inner_gradients(net, inner, count, add):
-    """Gradient of the second layer's weights, over the images for which the input is not 0; added to what is there if
-    `add`."""
+def inner_update(net, inner, count, add, last, use_adam, constants, momentum):
+    """Gradient of the second layer's weights, over those of `count` images for which the input is not 0; added to what
+    is there if `add`. The optimizer's step as well, if this is the batch's `last` block."""
     tiles, inputs, _ = inner.W.shape
     begin, width, into = net.shape[3], net.shape[4], inner.D
-    for u in range(width):
-        for j in range(count):
-            put(into, j * tiles * LANES + u, at(net.D, (begin + u) * LANES + j))
-    G, A = inner.G.ravel(), net.A
-    most = (1 << count) - 1 if count < LANES else -1
+    turn(net.D, begin * LANES, LANES, into, 0, tiles * LANES, width, LANES)
+    W, M, V, G, mask = inner.W.ravel(), inner.M.ravel(), inner.V.ravel(), inner.G.ravel(), inner.mask.ravel()
+    A, most = net.A, (1 << count) - 1 if count < LANES else -1
     for t in range(tiles):
-        for u in range(begin):
+        for u in range(inputs):
             place = (t * inputs + u) * LANES
             g = load(G, place) if add else splat(np.float32(0))
-            bits = active(load(A, u * LANES)) & most
+            bits = active(load(A, u * LANES)) & most if u < begin else 0
             while bits != 0:
                 j = lowest(bits)
                 g = fma(at(A, u * LANES + j), load(into, (j * tiles + t) * LANES), g)
                 bits = rest(bits)
-            store(G, place, g)
+            g = keep(mask, place, g)
+            if not last:
+                store(G, place, g)
+            elif use_adam:
+                adam(W, M, V, place, g, constants)
+            else:
+                sgd(W, M, place, g, constants[5], momentum, constants[0])
 
 
 @jit
-def inner_update(inner, use_adam, constants, momentum):
-    """The optimizer's step for the second layer's weights."""
-    W, M, V, G, mask = inner.W.ravel(), inner.M.ravel(), inner.V.ravel(), inner.G.ravel(), inner.mask.ravel()
-    for place in range(0, len(W), LANES):
-        g = keep(mask, place, load(G, place))
-        if use_adam:
-            adam(W, M, V, place, g, constants)
-        else:
-            sgd(W, M, place, g, constants[5], momentum, constants[0])
-
-
-@jit
-def tiles_deltas(net, tiles, begin, count):
-    """Deltas of the first layer's units, from rows to images: `count` of them, from `begin` on in the batch."""
-    width, stride = net.shape[3], tiles.D.shape[1]
-    into = tiles.D.ravel()
-    for u in range(width):
-        for j in range(count):
-            put(into, (begin + j) * stride + u, at(net.D, u * LANES + j))
+def tiles_deltas(net, tiles, begin):
+    """Deltas of the first layer's units, from rows to images, from `begin` on in the batch."""
+    width = tiles.D.shape[1]
+    turn(net.D, 0, LANES, tiles.D.ravel(), begin * width, width, net.shape[3], LANES)
 
 
 @jit
@@ -752,8 +749,9 @@ def tiles_update(net, tiles, lists, background, full, use_adam, constants, momen
     are taken two at a time: each image's deltas are loaded once for both."""
     count, pixels, _ = tiles.W.shape
     W, M, V, mask = tiles.W.ravel(), tiles.M.ravel(), tiles.V.ravel(), tiles.mask.ravel()
-    D, gb, width, blocks, room = tiles.D.ravel(), tiles.gb, tiles.D.shape[1], len(net.codes), net.codes.shape[1]
-    codes, values, table, coded, scratch = net.codes.ravel(), tiles.values.ravel(), lists.table, lists.coded, net.scratch
+    D, gb, scratch, width = tiles.D.ravel(), tiles.gb, net.scratch, tiles.D.shape[1]
+    blocks, room = net.codes.shape
+    codes, values, table, coded = net.codes.ravel(), tiles.values.ravel(), lists.table, lists.coded
     gb[: net.shape[3]] = net.gb[: net.shape[3]]
     nothing = splat_twice(np.float32(0))
     for i in range(count):
@@ -827,6 +825,7 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
         batch = order[ends[i] : ends[i + 1]]
         fetch(lists, order[ends[i + 1] : ends[min(i + 2, len(losses))]], dense or not lists.coded)
         lay_out(net, lists, batch)
+        constants = step_constants(use_adam, rate, decay, step + i + 1)
         loss = 0.0
         if dense:
             tiles_constant(net, tiles, background)
@@ -834,7 +833,7 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
             images = batch[begin : begin + LANES]
             if dense:
                 tiles_forward(tiles, lists, images)
-                tiles_rows(net, tiles, len(images))
+                tiles_rows(net, tiles)
             else:
                 fill_rows(net, lists, images, background, net.codes[begin // LANES])
             if both:
@@ -845,20 +844,19 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
             backward(net, net.shape[3] if both else 0)
             if both:
                 inner_backward(net, inner)
-                inner_gradients(net, inner, len(images), begin > 0)
+                last = begin + LANES >= len(batch)
+                inner_update(net, inner, len(images), begin > 0, last, use_adam, constants, momentum)
             gradients(net, begin > 0)
             if dense:
-                tiles_deltas(net, tiles, begin, len(images))
+                tiles_deltas(net, tiles, begin)
         losses[i] = loss / len(batch)
-        constants = step_constants(use_adam, rate, decay, step + i + 1)
         if dense:
             if not lists.coded:
+                tiles.values[:] = 0
                 for begin in range(0, len(batch), LANES):
                     block = begin // LANES
                     put_values(net, lists, batch[begin : begin + LANES], np.float32(0), tiles.values[block])
             tiles_update(net, tiles, lists, background, full, use_adam, constants, momentum, i % 2 == 0)
-        if both:
-            inner_update(inner, use_adam, constants, momentum)
         update(net.w, net.m, net.v, net.g, use_adam, constants, momentum)
         update(net.bias, net.mb, net.vb, net.gb, use_adam, constants, momentum)
     set_control(before)
@@ -935,7 +933,7 @@ def evaluate_pairs(net, tiles, inner, pairs, background):
         if len(inner.W):
             inner_pairs(net, tiles, inner, end // 2 - begin // 2)
         else:
-            tiles_rows(net, tiles, len(images))
+            tiles_rows(net, tiles)
         forward(net, net.shape[3] + net.shape[4])
         found = score(net, pairs.labels, images)
         loss += found[0]

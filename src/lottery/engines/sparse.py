@@ -135,7 +135,8 @@ def _lists(part: Images, background: np.float32, scale: np.float32) -> Lists:
     codes, values = np.empty(starts[-1], np.uint8), np.empty(starts[-1], np.float32)
     coded = kernels.list_pixels(part.images, background, scale, starts, marks, columns, codes, values)
     scale = scale if coded else np.float32(1)
-    return Lists(starts, marks, columns, codes, values, coded, scale, scale * np.arange(256, dtype=np.float32), part.labels)
+    table = scale * np.arange(256, dtype=np.float32)
+    return Lists(starts, marks, columns, codes, values, coded, scale, table, part.labels)
 
 
 def _columns(net: Net, width: int) -> Columns:
@@ -333,7 +334,7 @@ def _tiles(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int, co
         sums=w.sum(axis=1, dtype=np.float32).ravel(),
         gb=_zeros(count * LANES),
         Z=_zeros(LANES * count * LANES),
-        D=_zeros(batch_size if tiled else 0, count * LANES),
+        D=_zeros(blocks * LANES, count * LANES),
         values=_zeros(0 if coded else blocks, (pixels + 1) * LANES),
     )
 

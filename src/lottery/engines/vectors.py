@@ -461,6 +461,41 @@ def adam(typingctx, w, m, v, i, g, constants):
     return _VECTOR(w, m, v, types.intp, _VECTOR, constants), codegen
 
 
+SQUARE = 16 if AVX512 else 8
+"""Rows, and columns, of what `square` transposes: the registers hold it."""
+
+
+@intrinsic
+def square(typingctx, a, i, stride_a, b, j, stride_b):
+    """b[j + column * stride_b + row] = a[i + row * stride_a + column], SQUARE rows and columns"""
+
+    def codegen(context, builder, signature, arguments):
+        a, i, stride_a, b, j, stride_b = arguments
+        types_ = signature.args
+
+        def place(array, array_type, start, stride, k):
+            index = builder.add(start, builder.mul(stride, ir.Constant(ir.IntType(64), k)))
+            return _pointer(context, builder, array_type, array, index, SQUARE)
+
+        rows = [builder.load(place(a, types_[0], i, stride_a, k), align=4) for k in range(SQUARE)]
+        step = 1
+        while step < SQUARE:  # of each two rows, squares of so many lanes change places
+            lanes = range(SQUARE)
+            low = [k if k & step == 0 else SQUARE + k - step for k in lanes]
+            high = [k + step if k & step == 0 else SQUARE + k for k in lanes]
+            for k in (k for k in lanes if k & step == 0):
+                pair = rows[k], rows[k + step]
+                for which, index in ((k, low), (k + step, high)):
+                    mask = ir.Constant(ir.VectorType(ir.IntType(32), SQUARE), index)
+                    rows[which] = builder.shuffle_vector(*pair, mask)
+            step *= 2
+        for k, row in enumerate(rows):
+            builder.store(row, place(b, types_[3], j, stride_b, k), align=4)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, types.intp, b, types.intp, types.intp), codegen
+
+
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 FLUSH = 0x8040  # the bits of MXCSR that take subnormal operands for zero, and make results zero
 
@@ -576,6 +611,10 @@ if not JIT:
         v[at] = b2 * v[at] + a2 * g * g
         w[at] -= size * m[at] / (np.sqrt(v[at]) * root + epsilon)
         return w[at].copy()
+
+    def square(a, i, stride_a, b, j, stride_b):
+        for k in range(SQUARE):
+            b[j + k * stride_b : j + k * stride_b + SQUARE] = a[i + k : i + k + SQUARE * stride_a : stride_a]
 
     def control():
         return 0
