@@ -2,8 +2,8 @@
 
 Axes and layouts:
   images   come as lists of the pixels that differ from the background (four fifths of MNIST don't): image i's are
-           starts[i] .. starts[i + 1] of columns (which pixel), values (how far from the background) and codes (the
-           same in bytes)
+           starts[i] .. starts[i + 1] of columns (which pixel) and values (how far from the background); and as
+           bytes, all pixels of them
   rows     64 images' values of one unit, contiguous: A[row * 64 + image] for activations, D for deltas, dL/d(input of
            the unit). Pixels with connections come first, then a spare row, then the units: hidden layers, outputs.
            Unit u is row `first + u`
@@ -66,6 +66,7 @@ from lottery.engines.vectors import (
     splat_part,
     splat_twice,
     square,
+    square_bytes,
     store,
     store4,
     store_group,
@@ -77,7 +78,7 @@ from lottery.engines.vectors import (
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
-VECTORS = "79cce6c0cfa42d5d"
+VECTORS = "70b1897c9bc3bd4c"
 """Beginning of the SHA-256 of vectors.py. Numba finds compiled kernels by the text of this file alone: without this
 line, kernels compiled with other vectors would go on being used. Set it when vectors.py changes."""
 
@@ -92,13 +93,13 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Kingma & Ba 2015, Section 2; PyTorch
 
 
 class Lists(NamedTuple):
-    """Images as lists of pixels."""
+    """Images as lists of pixels, and as bytes."""
 
     starts: np.ndarray  # int64 [n + 1]
     marks: np.ndarray  # int64 [n, chunks + 1]: the same, chunk by chunk: where the pixels of each begin, and the end
     columns: np.ndarray  # uint16 or int32 [nonzeros]
-    codes: np.ndarray  # uint8 [nonzeros]: not 0
     values: np.ndarray  # float32 [nonzeros]: how far from the background
+    codes: np.ndarray  # uint8 [n + 1, features, padded to a multiple of 16]: 0 for background; the last image is empty
     coded: bool  # whether values are scale · codes: pixels that were bytes are, and four bytes are not moved for one
     scale: np.float32
     table: np.ndarray  # float32 [256]: scale · code
@@ -150,7 +151,8 @@ class Net(NamedTuple):
     alike: np.ndarray  # bool [units]: this unit and the next three have weights from the same rows, and as many
     back_alike: np.ndarray  # bool [hidden]: the same of the way back
     row_of: np.ndarray  # int32 [pixels]: the spare row for those without connections; themselves over tiles
-    codes: np.ndarray  # uint8 [blocks of the batch, rows of pixels * 64 + 64]: 0 at the end, so that rows come in twos
+    places: np.ndarray  # int64 [blocks of the batch * 64]: where the images' codes begin in `Lists`
+    codes: np.ndarray  # uint8 [blocks of the batch, features, padded, * 64]: the batch's, by pixel
     w: np.ndarray  # float32 [weights], padded with zeros to a multiple of 64; so are m, v, g
     m: np.ndarray
     v: np.ndarray
@@ -176,7 +178,7 @@ class Tiles(NamedTuple):
     gb: np.ndarray  # float32 [tiles * 64]
     Z: np.ndarray  # float32 [64 * tiles * 64]: what the units give for up to 64 images, image by image
     D: np.ndarray  # float32 [blocks of the batch * 64, tiles * 64]: deltas, image by image
-    values: np.ndarray  # float32, as Net.codes: how far pixels are from the background, if not coded; otherwise none
+    values: np.ndarray  # float32, as Net's codes: how far pixels are from the background, if not coded; otherwise none
 
 
 class Inner(NamedTuple):
@@ -206,7 +208,7 @@ def count_pixels(images, background, starts):
 
 
 @jit
-def list_pixels(images, background, scale, starts, marks, columns, codes, values):
+def list_pixels(images, background, scale, starts, marks, columns, values, codes):
     """marks, columns, codes and values of `Lists`; returns `coded`."""
     coded = True
     for i in range(len(images)):
@@ -219,7 +221,7 @@ def list_pixels(images, background, scale, starts, marks, columns, codes, values
                 values[k] = images[i, p] - background
                 code = np.rint(values[k] / scale)
                 fits = 1 <= code <= 255 and abs(scale * code - values[k]) <= 1e-4 * abs(scale)  # float32's rounding
-                codes[k] = np.uint8(code if fits else 1)
+                codes[i, p] = np.uint8(code if fits else 1)
                 coded = coded and fits
                 k += 1
         marks[i, -1] = k
@@ -228,25 +230,24 @@ def list_pixels(images, background, scale, starts, marks, columns, codes, values
 
 @jit
 def lay_out(net, lists, images):
-    """Codes of the batch's pixels, in rows."""
-    row_of, columns, codes = net.row_of, lists.columns, lists.codes
-    net.codes[:] = 0
-    for block in range(0, len(images), LANES):
-        rows = net.codes[block // LANES]
-        for j in range(min(LANES, len(images) - block)):
-            image = images[block + j]
-            for k in range(lists.starts[image], lists.starts[image + 1]):
-                put(rows, at(row_of, at(columns, k)) * LANES + j, at(codes, k))
+    """The batch's codes, from images to pixels."""
+    width, places = lists.codes.shape[1], net.places
+    for j in range(len(places)):
+        places[j] = (images[j] if j < len(images) else len(lists.labels)) * width
+    for block in range(len(net.codes)):
+        for p in range(0, width, 16):
+            for j in range(0, LANES, 16):
+                square_bytes(lists.codes, places, block * LANES + j, p, net.codes, (block * width + p) * LANES + j)
 
 
 @jit
-def fill_rows(net, lists, images, background, codes):
-    """Rows of the pixels for up to 64 images, whose codes these are."""
-    empty = splat(background)
-    for row in range(0, net.shape[0] * LANES, LANES):
-        store(net.A, row, fma(lists.scale, load_codes(codes, row), empty))
+def fill_rows(net, lists, images, background, block):
+    """Rows of the pixels for up to 64 images, those of the batch's `block`."""
+    A, row_of, codes, empty = net.A, net.row_of, net.codes[block], splat(background)
+    for p in range(len(row_of)):
+        store(A, at(row_of, p) * LANES, fma(lists.scale, load_codes(codes, p * LANES), empty))
     if not lists.coded:
-        put_values(net, lists, images, background, net.A)
+        put_values(net, lists, images, background, A)
 
 
 @jit
@@ -509,7 +510,7 @@ def fill_groups(net, lists, order, place, groups):
             for k in range(lists.starts[images[j]], lists.starts[images[j] + 1]):
                 row = at(net.row_of, at(columns, k))
                 if row != spare and lists.coded:
-                    put(groups.codes, at(place, row) * GROUP + j, at(lists.codes, k))
+                    groups.codes[at(place, row) * GROUP + j] = lists.codes[images[j], columns[k]]
                 elif row != spare:
                     put(groups.values, at(place, row) * GROUP + j, at(lists.values, k))
         groups.starts[begin // GROUP + 1] = end
@@ -799,17 +800,16 @@ def inner_bias(net, inner):
 
 
 @jit
-def fetch(lists, images, with_values):
-    """Asks for the images' lists, which come from all over the memory, before they are needed."""
-    columns, codes, values = lists.columns, lists.codes, lists.values
+def fetch(lists, images, as_lists):
+    """Asks for images, which come from all over the memory, before they are needed."""
+    codes, width = lists.codes.ravel(), lists.codes.shape[1]
     for image in images:
-        begin, end = lists.starts[image], lists.starts[image + 1]
-        for k in range(begin, end, 64 // columns.itemsize):
-            prefetch(columns, k)
-        for k in range(begin, end, 64):
+        for k in range(image * width, (image + 1) * width, 64):
             prefetch(codes, k)
-        for k in range(begin, end if with_values else begin, 16):
-            prefetch(values, k)
+        begin, end = lists.starts[image], lists.starts[image + 1]
+        for k in range(begin, end if as_lists else begin, 16):
+            prefetch(lists.columns, k)
+            prefetch(lists.values, k)
 
 
 @jit
@@ -835,7 +835,7 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
                 tiles_forward(tiles, lists, images)
                 tiles_rows(net, tiles)
             else:
-                fill_rows(net, lists, images, background, net.codes[begin // LANES])
+                fill_rows(net, lists, images, background, begin // LANES)
             if both:
                 inner_bias(net, inner)
                 inner_forward(net, tiles, inner, len(images))

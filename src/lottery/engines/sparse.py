@@ -132,11 +132,16 @@ def _lists(part: Images, background: np.float32, scale: np.float32) -> Lists:
     kernels.count_pixels(part.images, background, starts)
     columns = np.empty(starts[-1], np.uint16 if features <= 1 << 16 else np.int32)
     marks = np.zeros((count, -(-features // kernels.CHUNK) + 1), np.int64)
-    codes, values = np.empty(starts[-1], np.uint8), np.empty(starts[-1], np.float32)
-    coded = kernels.list_pixels(part.images, background, scale, starts, marks, columns, codes, values)
+    values, codes = np.empty(starts[-1], np.float32), np.zeros((count + 1, _codes(features)), np.uint8)
+    coded = kernels.list_pixels(part.images, background, scale, starts, marks, columns, values, codes)
     scale = scale if coded else np.float32(1)
     table = scale * np.arange(256, dtype=np.float32)
-    return Lists(starts, marks, columns, codes, values, coded, scale, table, part.labels)
+    return Lists(starts, marks, columns, values, codes, coded, scale, table, part.labels)
+
+
+def _codes(features: int) -> int:
+    """Room for an image's codes."""
+    return -(-features // 16) * 16
 
 
 def _columns(net: Net, width: int) -> Columns:
@@ -238,7 +243,7 @@ def _tiled(sizes: tuple[int, ...], start: Start) -> int:
 
 def _net(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int) -> Net:
     pixels, *widths = sizes
-    units, hidden = sum(widths), sum(widths[:-1])
+    units, hidden, blocks = sum(widths), sum(widths[:-1]), -(-batch_size // LANES)
     masks = [start.masks[f"fc{i}.weight"] for i in range(1, len(sizes))]
     weights_of = masks[0].sum(axis=0)
     connected = np.zeros(0, np.int64) if tiled else np.argsort(-weights_of, kind="stable")[: (weights_of > 0).sum()]
@@ -298,7 +303,8 @@ def _net(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int) -> N
         alike=alike(ptr, source),
         back_alike=alike(tptr, target),
         row_of=row_of,
-        codes=_zeros(-(-batch_size // LANES), ((pixels if tiled else first) + 1) * LANES, dtype=np.uint8),
+        places=np.zeros(blocks * LANES, np.int64),
+        codes=_zeros(blocks, _codes(pixels) * LANES, dtype=np.uint8),
         **dict(w=w, m=_zeros(w.size), v=_zeros(w.size), g=_zeros(w.size)),
         **dict(bias=bias, mb=_zeros(bias.size), vb=_zeros(bias.size), gb=_zeros(bias.size)),
         A=_zeros((first + units) * LANES),
@@ -335,7 +341,7 @@ def _tiles(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int, co
         gb=_zeros(count * LANES),
         Z=_zeros(LANES * count * LANES),
         D=_zeros(blocks * LANES, count * LANES),
-        values=_zeros(0 if coded else blocks, (pixels + 1) * LANES),
+        values=_zeros(0 if coded else blocks, _codes(pixels) * LANES),
     )
 
 

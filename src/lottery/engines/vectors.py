@@ -496,6 +496,36 @@ def square(typingctx, a, i, stride_a, b, j, stride_b):
     return types.void(a, types.intp, types.intp, b, types.intp, types.intp), codegen
 
 
+@intrinsic
+def square_bytes(typingctx, a, places, i, p, b, j):
+    """b.flat[j + column * 64 + row] = a.flat[places[i + row] + p + column], 16 rows and columns of uint8"""
+
+    def codegen(context, builder, signature, arguments):
+        a, places, i, p, b, j = arguments
+        of_16 = ir.VectorType(ir.IntType(8), 16)
+
+        def place(array, array_type, index):
+            data = context.make_array(array_type)(context, builder, array).data
+            return builder.bitcast(builder.gep(data, [index]), of_16.as_pointer())
+
+        rows = []
+        begins = context.make_array(signature.args[1])(context, builder, places).data
+        for k in range(16):
+            begin = builder.load(builder.gep(begins, [builder.add(i, ir.Constant(ir.IntType(64), k))]))
+            rows.append(builder.load(place(a, signature.args[0], builder.add(begin, p)), align=1))
+        for _ in range(4):  # four perfect shuffles of the whole: bits of the row's number and the column's move up one
+            low = ir.Constant(ir.VectorType(ir.IntType(32), 16), [k // 2 + k % 2 * 16 for k in range(16)])
+            high = ir.Constant(ir.VectorType(ir.IntType(32), 16), [8 + k // 2 + k % 2 * 16 for k in range(16)])
+            pairs = zip(rows[:8], rows[8:], strict=True)
+            rows = [builder.shuffle_vector(*pair, index) for pair in pairs for index in (low, high)]
+        for k, row in enumerate(rows):
+            index = builder.add(j, ir.Constant(ir.IntType(64), k * LANES))
+            builder.store(row, place(b, signature.args[4], index), align=1)
+        return context.get_dummy_value()
+
+    return types.void(a, places, types.intp, types.intp, b, types.intp), codegen
+
+
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 FLUSH = 0x8040  # the bits of MXCSR that take subnormal operands for zero, and make results zero
 
@@ -615,6 +645,11 @@ if not JIT:
     def square(a, i, stride_a, b, j, stride_b):
         for k in range(SQUARE):
             b[j + k * stride_b : j + k * stride_b + SQUARE] = a[i + k : i + k + SQUARE * stride_a : stride_a]
+
+    def square_bytes(a, places, i, p, b, j):
+        rows = np.array([a.flat[begin + p : begin + p + 16] for begin in places[i : i + 16]])
+        for k in range(16):
+            b.flat[j + k * LANES : j + k * LANES + 16] = rows[:, k]
 
     def control():
         return 0
