@@ -121,7 +121,8 @@ def _prepare(data: Splits) -> _Data:
     low, high = (np.float32(f(data.train.images, initial=background)) - background for f in (np.min, np.max))
     scale = (high if high > -low else low) / np.float32(255) or np.float32(1)
     lists = [_lists(part, background, scale) for part in (data.train, data.validation, data.test)]
-    evaluated = tuple((lists[i], _alike(part.images)) for i, part in ((1, data.validation), (2, data.test)))
+    orders = [_alike(part.images != background) for part in (data.validation, data.test)]
+    evaluated = tuple(zip(lists[1:], orders, strict=True))
     return _Data(background, data.train.images.shape[1], lists[0], evaluated)
 
 
@@ -184,21 +185,23 @@ def _groups(lists: Lists, order: np.ndarray, net: Net) -> Groups:
     return groups
 
 
-def _alike(images: np.ndarray) -> np.ndarray:
-    """An order in which images that are alike are neighbours, so that a group of them has few pixels in all.
+def _alike(having: np.ndarray) -> np.ndarray:
+    """An order in which images that are alike are neighbours, so that a group of them has few pixels in all, and a pair
+    fewer. having: bool [n, features], whether an image has a pixel.
 
     Halves the images along the direction in which they vary most, again and again; in few dimensions, because those
     directions need not be exact. It changes how fast evaluation is, and nothing else.
     """
     rng = stream("alike")
-    points = images @ rng.standard_normal((images.shape[1], 32))
+    signs = 2 * rng.integers(0, 2, (having.shape[1], 64)) - 1
+    points = (having.astype(np.float32) @ signs.astype(np.float32)).astype(float)  # whole numbers: exact
 
     def halve(index: np.ndarray) -> list[np.ndarray]:
         if len(index) <= GROUP:
             return [index]
         centred = points[index] - points[index].mean(axis=0)
         direction = np.ones(points.shape[1])
-        for _ in range(3):
+        for _ in range(4):
             direction = centred.T @ (centred @ direction)
             direction /= np.linalg.norm(direction) or 1
         place = np.round(centred @ direction, 6)  # whatever the last bits: they depend on NumPy's threads
@@ -206,7 +209,22 @@ def _alike(images: np.ndarray) -> np.ndarray:
         middle = -(-len(index) // 2 // GROUP) * GROUP or GROUP
         return halve(ordered[:middle]) + halve(ordered[middle:])
 
-    return np.concatenate(halve(np.arange(len(images)))) if len(images) else np.zeros(0, np.int64)
+    return _paired(having, np.concatenate(halve(np.arange(len(having))))) if len(having) else np.zeros(0, np.int64)
+
+
+def _paired(having: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The order with those two neighbours in each whole group that share most pixels, then the two of the rest."""
+    groups = order[: len(order) // GROUP * GROUP].reshape(-1, GROUP)
+    of_group = having[groups].astype(np.float32)
+    shared = of_group @ of_group.transpose(0, 2, 1)
+    each, pairs = np.arange(len(groups)), []
+    shared[:, np.arange(GROUP), np.arange(GROUP)] = -1
+    for _ in range(GROUP // 2):
+        first, second = np.divmod(shared.reshape(len(groups), GROUP * GROUP).argmax(axis=1), GROUP)
+        pairs += [groups[each, first], groups[each, second]]
+        for taken in (first, second):
+            shared[each, taken, :] = shared[each, :, taken] = -1
+    return np.concatenate([np.stack(pairs, axis=1).ravel(), order[groups.size :]])
 
 
 def _zeros(*shape: int, dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
