@@ -82,7 +82,7 @@ def test_subnormal_numbers_are_flushed() -> None:
         order = np.tile(np.arange(16), iterations)
         ends = np.arange(iterations + 1) * 16
         lists = sparse._prepare(data).train
-        what = (net, tiles, inner, lists, np.float32(0), order, ends, 0, True)
+        what = (net, tiles, inner, lists, np.float32(0), order, ends, 0)
         kernels.train(*what, True, 1e-3, 0.0, 0.0, np.zeros(iterations))
         for moments in (net.m, net.v, net.mb, tiles.M, tiles.V, inner.M, inner.V):
             assert not ((moments != 0) & (np.abs(moments) < np.finfo(np.float32).tiny)).any()

@@ -78,7 +78,7 @@ from lottery.engines.vectors import (
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
-VECTORS = "70b1897c9bc3bd4c"
+VECTORS = "fdc19556919ef3a5"
 """Beginning of the SHA-256 of vectors.py. Numba finds compiled kernels by the text of this file alone: without this
 line, kernels compiled with other vectors would go on being used. Set it when vectors.py changes."""
 
@@ -172,7 +172,7 @@ class Tiles(NamedTuple):
     W: np.ndarray  # float32 [tiles, pixels, 64]; so are M, V
     M: np.ndarray
     V: np.ndarray
-    mask: np.ndarray  # uint8 [tiles, pixels, 64]
+    mask: np.ndarray  # int64 [tiles, pixels]: bit i is whether output i's weight is kept
     constant: np.ndarray  # float32 [tiles * 64]: what an image without pixels gives
     sums: np.ndarray  # float32 [tiles * 64]: of each output's weights
     gb: np.ndarray  # float32 [tiles * 64]
@@ -191,7 +191,7 @@ class Inner(NamedTuple):
     M: np.ndarray
     V: np.ndarray
     G: np.ndarray
-    mask: np.ndarray  # uint8 [tiles, inputs, 64]
+    mask: np.ndarray  # int64 [tiles, inputs]: as in `Tiles`
     bias: np.ndarray  # float32 [tiles * 64]
     Z: np.ndarray  # float32 [64 * 64]
     D: np.ndarray  # float32 [64 * tiles * 64]: deltas of up to 64 images, image by image
@@ -646,8 +646,8 @@ def inner_forward(net, tiles, inner, count):
 
 @jit
 def inner_pairs(net, tiles, inner, pairs):
-    """The same for so many pairs of images, over the units that are not 0 for both: each weight is loaded once for
-    two."""
+    """The same for so many pairs of images, over the units that are not 0 for one of them: each weight is loaded
+    once for two."""
     inner_tiles, inputs, _ = inner.W.shape
     W, X, Z = inner.W.ravel(), tiles.Z, inner.Z
     for t in range(inner_tiles):
@@ -727,7 +727,7 @@ def inner_update(net, inner, count, add, last, use_adam, constants, momentum):
                 j = lowest(bits)
                 g = fma(at(A, u * LANES + j), load(into, (j * tiles + t) * LANES), g)
                 bits = rest(bits)
-            g = keep(mask, place, g)
+            g = keep(at(mask, t * inputs + u), g)
             if not last:
                 store(G, place, g)
             elif use_adam:
@@ -744,7 +744,7 @@ def tiles_deltas(net, tiles, begin):
 
 
 @jit
-def tiles_update(net, tiles, lists, background, full, use_adam, constants, momentum, backwards):
+def tiles_update(net, tiles, lists, background, use_adam, constants, momentum, backwards):
     """Gradient and step of the tiles in one pass over them, so that no gradient is ever stored. Every other step goes
     the other way: it begins with what the cache still has. Neighbouring pixels, which mostly the same images have,
     are taken two at a time: each image's deltas are loaded once for both."""
@@ -776,8 +776,7 @@ def tiles_update(net, tiles, lists, background, full, use_adam, constants, momen
                 store_twice(scratch, LANES + lane, g1)
             for which in range(min(2, pixels - p)):
                 place, g = (t * pixels + p + which) * LANES, load(scratch, which * LANES)
-                if not full:
-                    g = keep(mask, place, g)
+                g = keep(at(mask, t * pixels + p + which), g)
                 if use_adam:
                     new = adam(W, M, V, place, g, constants)
                 else:
@@ -813,9 +812,9 @@ def fetch(lists, images, as_lists):
 
 
 @jit
-def train(net, tiles, inner, lists, background, order, ends, step, full, use_adam, rate, momentum, decay, losses):
+def train(net, tiles, inner, lists, background, order, ends, step, use_adam, rate, momentum, decay, losses):
     """len(losses) iterations, the first being number step + 1. Batch i is order[ends[i] : ends[i + 1]]; its mean loss
-    before the step goes to losses[i]. `full`: nothing of the tiles is pruned."""
+    before the step goes to losses[i]."""
     before = control()
     set_control(before | np.uint32(FLUSH))
     dense, both = len(tiles.W) > 0, len(inner.W) > 0
@@ -856,7 +855,7 @@ def train(net, tiles, inner, lists, background, order, ends, step, full, use_ada
                 for begin in range(0, len(batch), LANES):
                     block = begin // LANES
                     put_values(net, lists, batch[begin : begin + LANES], np.float32(0), tiles.values[block])
-            tiles_update(net, tiles, lists, background, full, use_adam, constants, momentum, i % 2 == 0)
+            tiles_update(net, tiles, lists, background, use_adam, constants, momentum, i % 2 == 0)
         update(net.w, net.m, net.v, net.g, use_adam, constants, momentum)
         update(net.bias, net.mb, net.vb, net.gb, use_adam, constants, momentum)
     set_control(before)

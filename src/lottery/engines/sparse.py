@@ -38,7 +38,6 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
     tiled = _tiled(sizes, start)
     net, inner = _net(sizes, start, tiled, batch_size), _inner(sizes, start, tiled)
     tiles = _tiles(sizes, start, tiled, batch_size, prepared.train.coded)
-    full = bool(start.masks["fc1.weight"].all())
     columns = _columns(net, 0 if tiled else sizes[1])
 
     def arrange(part: Lists, order: np.ndarray) -> Pairs | Groups:
@@ -59,7 +58,7 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
         steps = list(islice(order, min(recipe.evaluate_every, recipe.iterations - done)))
         losses = np.zeros(len(steps))
         images, ends = np.concatenate(steps), np.cumsum([0, *map(len, steps)])
-        what = (net, tiles, inner, prepared.train, prepared.background, images, ends, done, full)
+        what = (net, tiles, inner, prepared.train, prepared.background, images, ends, done)
         kernels.train(
             *what, recipe.optimizer == "adam", recipe.learning_rate, recipe.momentum, recipe.weight_decay, losses
         )
@@ -92,7 +91,7 @@ def compile_kernels() -> None:
         net, tiles, inner = _net(sizes, start, 0, 1), _tiles(sizes, start, 0, 1, True), _inner(sizes, start, 0)
         background, none = np.float32(0), np.zeros(0, np.int64)
         nothing = _prepare(Splits(*3 * [Images(np.zeros((0, 2), np.float32), none)]))
-        what = (net, tiles, inner, nothing.train, background, none, np.zeros(1, np.int64), 0, True, True)
+        what = (net, tiles, inner, nothing.train, background, none, np.zeros(1, np.int64), 0, True)
         kernels.train(*what, 0.0, 0.0, 0.0, np.zeros(0))
         kernels.evaluate_pairs(net, tiles, inner, _pairs(*nothing.evaluated[0]), background)
         kernels.evaluate_groups(net, _groups(*nothing.evaluated[0], net), background, _columns(net, 2))
@@ -339,6 +338,11 @@ def _cut(array: np.ndarray, tiles: int, inputs: int) -> np.ndarray:
     return np.ascontiguousarray(out.reshape(tiles, LANES, inputs).transpose(0, 2, 1))
 
 
+def _bits(mask: np.ndarray, tiles: int, inputs: int) -> np.ndarray:
+    """A mask cut in the same way: int64 [tiles, inputs], bit i for output i."""
+    return np.packbits(_cut(mask, tiles, inputs), axis=2, bitorder="little").view(np.int64).reshape(tiles, inputs)
+
+
 def _whole(tiles: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The inverse of `_cut`."""
     return tiles.transpose(0, 2, 1).reshape(-1, tiles.shape[1])[: shape[0], : shape[1]]
@@ -350,7 +354,7 @@ def _tiles(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int, co
     shape = (count, pixels, LANES)
     w = _zeros(*shape)
     w[:] = _cut(start.weights["fc1.weight"], count, pixels)
-    mask = _cut(start.masks["fc1.weight"].view(np.uint8), count, pixels)
+    mask = _bits(start.masks["fc1.weight"], count, pixels)
     blocks = -(-batch_size // LANES) if tiled else 0
     return Tiles(
         **dict(W=w, M=_zeros(*shape), V=_zeros(*shape), mask=mask),
@@ -367,10 +371,10 @@ def _inner(sizes: tuple[int, ...], start: Start, tiled: int) -> Inner:
     inputs, outputs = sizes[1:3] if tiled == 2 else (0, 0)
     inputs, count = -(-inputs // LANES) * LANES, -(-outputs // LANES)
     shape = (count, inputs, LANES)
-    w, mask = _zeros(*shape), np.zeros(shape, np.uint8)
+    w, mask = _zeros(*shape), np.zeros((count, inputs), np.int64)
     if tiled == 2:
         w[:] = _cut(start.weights["fc2.weight"], count, inputs)
-        mask[:] = _cut(start.masks["fc2.weight"].view(np.uint8), count, inputs)
+        mask = _bits(start.masks["fc2.weight"], count, inputs)
     return Inner(
         **dict(W=w, M=_zeros(*shape), V=_zeros(*shape), G=_zeros(*shape), mask=mask),
         bias=_zeros(count * LANES),

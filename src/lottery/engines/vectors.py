@@ -379,15 +379,14 @@ def total(typingctx, v):
 
 
 @intrinsic
-def keep(typingctx, mask, i, v):
-    """v where the uint8 mask[i : i + 64] is not 0, else 0"""
+def keep(typingctx, bits, v):
+    """v[i] where bit i of the int64 is set, else 0"""
 
     def codegen(context, builder, signature, arguments):
-        kept = _load(context, builder, signature.args[0], *arguments[:2])
-        condition = builder.icmp_unsigned("!=", kept, ir.Constant(kept.type, [0] * LANES))
-        return builder.select(condition, arguments[2], ir.Constant(_LLVM, [0.0] * LANES))
+        condition = builder.bitcast(arguments[0], ir.VectorType(ir.IntType(1), LANES))
+        return builder.select(condition, arguments[1], ir.Constant(_LLVM, [0.0] * LANES))
 
-    return _VECTOR(mask, types.intp, _VECTOR), codegen
+    return _VECTOR(types.int64, _VECTOR), codegen
 
 
 def _exact_step(builder, fused, m, v, root, epsilon):
@@ -465,6 +464,20 @@ SQUARE = 16 if AVX512 else 8
 """Rows, and columns, of what `square` transposes: the registers hold it."""
 
 
+def _transposed(builder, rows):
+    """As many vectors as each has lanes, transposed. A perfect shuffle of them all, laid end to end, moves the row's
+    number one bit towards the column's."""
+    size = len(rows)
+    halves = [
+        ir.Constant(ir.VectorType(ir.IntType(32), size), [begin + k // 2 + k % 2 * size for k in range(size)])
+        for begin in (0, size // 2)
+    ]
+    for _ in range(size.bit_length() - 1):
+        pairs = zip(rows[: size // 2], rows[size // 2 :], strict=True)
+        rows = [builder.shuffle_vector(*pair, half) for pair in pairs for half in halves]
+    return rows
+
+
 @intrinsic
 def square(typingctx, a, i, stride_a, b, j, stride_b):
     """b[j + column * stride_b + row] = a[i + row * stride_a + column], SQUARE rows and columns"""
@@ -478,18 +491,7 @@ def square(typingctx, a, i, stride_a, b, j, stride_b):
             return _pointer(context, builder, array_type, array, index, SQUARE)
 
         rows = [builder.load(place(a, types_[0], i, stride_a, k), align=4) for k in range(SQUARE)]
-        step = 1
-        while step < SQUARE:  # of each two rows, squares of so many lanes change places
-            lanes = range(SQUARE)
-            low = [k if k & step == 0 else SQUARE + k - step for k in lanes]
-            high = [k + step if k & step == 0 else SQUARE + k for k in lanes]
-            for k in (k for k in lanes if k & step == 0):
-                pair = rows[k], rows[k + step]
-                for which, index in ((k, low), (k + step, high)):
-                    mask = ir.Constant(ir.VectorType(ir.IntType(32), SQUARE), index)
-                    rows[which] = builder.shuffle_vector(*pair, mask)
-            step *= 2
-        for k, row in enumerate(rows):
+        for k, row in enumerate(_transposed(builder, rows)):
             builder.store(row, place(b, types_[3], j, stride_b, k), align=4)
         return context.get_dummy_value()
 
@@ -513,12 +515,7 @@ def square_bytes(typingctx, a, places, i, p, b, j):
         for k in range(16):
             begin = builder.load(builder.gep(begins, [builder.add(i, ir.Constant(ir.IntType(64), k))]))
             rows.append(builder.load(place(a, signature.args[0], builder.add(begin, p)), align=1))
-        for _ in range(4):  # four perfect shuffles of the whole: bits of the row's number and the column's move up one
-            low = ir.Constant(ir.VectorType(ir.IntType(32), 16), [k // 2 + k % 2 * 16 for k in range(16)])
-            high = ir.Constant(ir.VectorType(ir.IntType(32), 16), [8 + k // 2 + k % 2 * 16 for k in range(16)])
-            pairs = zip(rows[:8], rows[8:], strict=True)
-            rows = [builder.shuffle_vector(*pair, index) for pair in pairs for index in (low, high)]
-        for k, row in enumerate(rows):
+        for k, row in enumerate(_transposed(builder, rows)):
             index = builder.add(j, ir.Constant(ir.IntType(64), k * LANES))
             builder.store(row, place(b, signature.args[4], index), align=1)
         return context.get_dummy_value()
@@ -630,8 +627,8 @@ if not JIT:
     def total(v):
         return v.sum()
 
-    def keep(mask, i, v):
-        return np.where(mask[i : i + LANES] != 0, v, np.float32(0))
+    def keep(bits, v):
+        return np.where(np.unpackbits(np.int64([bits]).view(np.uint8), bitorder="little"), v, np.float32(0))
 
     def adam(w, m, v, i, g, constants):
         decay, b1, a1, b2, a2, size, root, epsilon = constants
