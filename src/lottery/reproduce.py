@@ -101,7 +101,7 @@ class Cost:
     """Scaled by what levels on disk took here; else by what they take on the machine of benchmarks/RESULTS.md."""
 
 
-COST = {0.0: 0.1, 0.012: 0.13, 0.036: 0.2, 0.07: 0.3, 0.211: 0.6, 0.513: 1.2, 1.0: 1.0}
+COST = {0.0: 0.08, 0.012: 0.1, 0.036: 0.17, 0.07: 0.26, 0.211: 0.57, 0.513: 0.93, 1.0: 0.86}
 """Density -> ms per iteration, evaluations included, of the sparse engine for LeNet-300-100 on one core of the
 machine of benchmarks/RESULTS.md. Other networks are taken to cost in proportion to their weights, which is rough."""
 
