@@ -49,10 +49,14 @@ SHORT = 10
 EARLY = 2 * SHORT
 """Iterations in which rounding has not been amplified yet."""
 
-EXACT, DRIFTED = 1e-3, 0.05
+EXACT, DRIFTED = 1e-4, 0.05
 """How far contestants may differ in validation loss (nats): early, where 1e-7 is usual and a forgotten mask makes more
-than 0.01, and later, when training has amplified the last bits. (4e-4 has been seen early, where a unit's gradients
-cancel in the first iteration: Adam makes whole steps of what rounding leaves of them, in PyTorch as in our engine.)"""
+than 0.01, and later, when training has amplified the last bits."""
+
+ORDERS = 3
+"""Batch orders that the early comparison trains in, of whose differences the middle one counts. In any one, a unit's
+input for some image may happen to be so near 0 that rounding decides whether it is active, and the difference is real:
+4e-4 has been seen. An engine that computes something else does so in every order."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def _turn(worker: Worker, level: int, number: int, options: Options) -> tuple[Re
 
 def _warm_up(workers: list[Worker], levels: list[int], options: Options) -> str:
     """One turn of each, untimed, and at level 0 too, where all compute the same. Says how far they were apart."""
-    found: dict[tuple[int, int], dict[str, History]] = defaultdict(dict)  # by the level trained, and the interval
+    found: dict[tuple[int, int, int], dict[str, History]] = defaultdict(dict)  # by level trained, interval and order
     for level in sorted({0, *levels}):
         for worker in workers:
             if level and not _takes_part(worker.name, level, levels, 0):
@@ -159,10 +163,17 @@ def _warm_up(workers: list[Worker], levels: list[int], options: Options) -> str:
             slow, trained = worker.name in SLOW, 0 if worker.name in UNMASKED else level
             for task in (
                 Task(level, EARLY if slow or options.schedule else INTERVAL + SHORT, SHORT),
+                *(Task(level, EARLY, SHORT, order) for order in range(1, ORDERS)),
                 Task(level, 2 * INTERVAL if slow else options.iterations, INTERVAL),
             ):
-                found[trained, task.evaluate_every][worker.name] = worker.time(task).history
-    early, late = np.max([_differences(level, histories) for (level, _), histories in found.items()], axis=0)
+                found[trained, task.evaluate_every, task.order][worker.name] = worker.time(task).history
+    apart = {key: _differences(key[0], histories) for key, histories in found.items()}
+    early = 0.0
+    for level in {level for level, _, _ in apart}:
+        each = [apart[level, SHORT, order][0] for order in range(ORDERS)]
+        assert median(each) <= EXACT, f"level {level}: validation losses differ by {each} in {EARLY} iterations"
+        early = max(early, median(each))
+    late = max(late for _, late in apart.values())
     return (
         f"All contestants compute the same: on the same batches, their validation losses differ by at most {early:.0e} "
         f"in {EARLY} iterations and {late:.0e} in {options.iterations}."
@@ -170,7 +181,8 @@ def _warm_up(workers: list[Worker], levels: list[int], options: Options) -> str:
 
 
 def _differences(level: int, histories: dict[str, History]) -> tuple[float, float]:
-    """The largest difference in validation loss between any two, early and later; refuses to go on if too large."""
+    """The largest difference in validation loss between any two, early and later; refuses to go on if either is beyond
+    what training makes of rounding."""
     worst = 0.0, 0.0
     for (a, ours), (b, theirs) in combinations(histories.items(), 2):
         n = min(len(ours["iteration"]), len(theirs["iteration"]))
@@ -178,8 +190,7 @@ def _differences(level: int, histories: dict[str, History]) -> tuple[float, floa
         early = iteration <= EARLY
         worst = max(worst[0], apart[early].max(initial=0)), max(worst[1], apart[~early].max(initial=0))
         assert (iteration == theirs["iteration"][:n]).all(), f"level {level}: {a} and {b} evaluate at other iterations"
-        assert worst[0] <= EXACT, f"level {level}: {a} and {b} differ by {apart} at iterations {iteration}"
-        assert worst[1] <= DRIFTED, f"level {level}: {a} and {b} differ by {apart} at iterations {iteration}"
+        assert max(worst) <= DRIFTED, f"level {level}: {a} and {b} differ by {apart} at iterations {iteration}"
     return worst
 
 

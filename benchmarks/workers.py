@@ -33,6 +33,8 @@ class Task:
     level: int
     iterations: int
     evaluate_every: int
+    order: int = 0
+    """Which order of batches: 0 is the run's own."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ def _serve(connection: Connection, name: str, run_path: Path, data_dir: Path | N
         except (EOFError, KeyboardInterrupt):
             return
         start = tickets.start(run, 0 if name in UNMASKED else task.level)
+        if task.order:
+            start = replace(start, order=(*start.order, task.order))
         recipe = replace(spec.recipe, iterations=task.iterations, evaluate_every=task.evaluate_every)
         stamps: list[tuple[int, float, float]] = []  # iteration, wall and CPU seconds
 
