@@ -46,9 +46,7 @@ from lottery.engines.vectors import (
     largest,
     load,
     load4,
-    load_codes,
     load_group,
-    load_group_codes,
     load_part,
     load_twice,
     lowest,
@@ -78,7 +76,7 @@ from lottery.engines.vectors import (
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
-VECTORS = "fdc19556919ef3a5"
+VECTORS = "6081e96d23955633"
 """Beginning of the SHA-256 of vectors.py. Numba finds compiled kernels by the text of this file alone: without this
 line, kernels compiled with other vectors would go on being used. Set it when vectors.py changes."""
 
@@ -245,7 +243,7 @@ def fill_rows(net, lists, images, background, block):
     """Rows of the pixels for up to 64 images, those of the batch's `block`."""
     A, row_of, codes, empty = net.A, net.row_of, net.codes[block], splat(background)
     for p in range(len(row_of)):
-        store(A, at(row_of, p) * LANES, fma(lists.scale, load_codes(codes, p * LANES), empty))
+        store(A, at(row_of, p) * LANES, fma(lists.scale, load(codes, p * LANES), empty))
     if not lists.coded:
         put_values(net, lists, images, background, A)
 
@@ -822,7 +820,8 @@ def train(net, tiles, inner, lists, background, order, ends, step, use_adam, rat
     momentum = np.float32(momentum)
     for i in range(len(losses)):
         batch = order[ends[i] : ends[i + 1]]
-        fetch(lists, order[ends[i + 1] : ends[min(i + 2, len(losses))]], dense or not lists.coded)
+        following = order[ends[i + 1] : ends[min(i + 2, len(losses))]]  # none after the last
+        fetch(lists, following, dense or not lists.coded)
         lay_out(net, lists, batch)
         constants = step_constants(use_adam, rate, decay, step + i + 1)
         loss = 0.0
@@ -893,7 +892,7 @@ def columns_rows(net, columns, groups, pixels, begin, end):
             store_group(Z, u * GROUP, splat_group(constant[u]))
         for i in range(groups.starts[group], groups.starts[group + 1]):
             row = at(groups.rows, i)
-            x = load_group_codes(pixels, i * GROUP)
+            x = load_group(pixels, i * GROUP)
             k, end = at(starts, row), at(starts, row + 1)
             while k + 3 < end:  # a pixel's weights lead to different units, so the four don't wait for each other
                 u0, u1, u2, u3 = at(places, k), at(places, k + 1), at(places, k + 2), at(places, k + 3)

@@ -64,7 +64,7 @@ def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, re
         )
         if (bad := np.flatnonzero(~np.isfinite(losses))).size:
             raise LossNotFinite(done + 1 + int(bad[0]), float(losses[bad[0]]))
-        scores = [score for images_ in evaluated for score in evaluate(images_)]
+        scores = [score for part in evaluated for score in evaluate(part)]
         rows.append((done + len(steps), losses.mean(), *scores))
         report(done + len(steps), scores[-1])
     as_they_come = np.arange(len(data.train.labels))  # no better order is worth its cost: only once
@@ -132,15 +132,15 @@ def _lists(part: Images, background: np.float32, scale: np.float32) -> Lists:
     kernels.count_pixels(part.images, background, starts)
     columns = np.empty(starts[-1], np.uint16 if features <= 1 << 16 else np.int32)
     marks = np.zeros((count, -(-features // kernels.CHUNK) + 1), np.int64)
-    values, codes = np.empty(starts[-1], np.float32), np.zeros((count + 1, _codes(features)), np.uint8)
+    values, codes = np.empty(starts[-1], np.float32), np.zeros((count + 1, _room(features)), np.uint8)
     coded = kernels.list_pixels(part.images, background, scale, starts, marks, columns, values, codes)
     scale = scale if coded else np.float32(1)
     table = scale * np.arange(256, dtype=np.float32)
     return Lists(starts, marks, columns, values, codes, coded, scale, table, part.labels)
 
 
-def _codes(features: int) -> int:
-    """Room for an image's codes."""
+def _room(features: int) -> int:
+    """Bytes for an image's codes, which are moved by 16."""
     return -(-features // 16) * 16
 
 
@@ -321,7 +321,7 @@ def _net(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int) -> N
         back_alike=alike(tptr, target),
         row_of=row_of,
         places=np.zeros(blocks * LANES, np.int64),
-        codes=_zeros(blocks, _codes(pixels) * LANES, dtype=np.uint8),
+        codes=_zeros(blocks, _room(pixels) * LANES, dtype=np.uint8),
         **dict(w=w, m=_zeros(w.size), v=_zeros(w.size), g=_zeros(w.size)),
         **dict(bias=bias, mb=_zeros(bias.size), vb=_zeros(bias.size), gb=_zeros(bias.size)),
         A=_zeros((first + units) * LANES),
@@ -363,7 +363,7 @@ def _tiles(sizes: tuple[int, ...], start: Start, tiled: int, batch_size: int, co
         gb=_zeros(count * LANES),
         Z=_zeros(LANES * count * LANES),
         D=_zeros(blocks * LANES, count * LANES),
-        values=_zeros(0 if coded else blocks, _codes(pixels) * LANES),
+        values=_zeros(0 if coded else blocks, _room(pixels) * LANES),
     )
 
 

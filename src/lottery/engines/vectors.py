@@ -75,28 +75,19 @@ def _splat(builder, x, lanes=LANES):
 
 
 def _operations(lanes):
-    """load, load_codes, store, splat, fma and relu for vectors of that many lanes."""
+    """load, store, splat, fma and relu for vectors of that many lanes."""
     vector = _Vector(lanes)
     llvm = ir.VectorType(_FLOAT, lanes)
 
     @intrinsic
     def load(typingctx, a, i):
-        """a[i : i + lanes]"""
+        """a[i : i + lanes], as floats, of float32 or uint8"""
 
         def codegen(context, builder, signature, arguments):
-            return _load(context, builder, signature.args[0], *arguments, lanes)
-
-        return vector(a, types.intp), codegen
-
-    @intrinsic
-    def load_codes(typingctx, a, i):
-        """a[i : i + lanes], as floats, of uint8 or float32"""
-
-        def codegen(context, builder, signature, arguments):
-            codes = _load(context, builder, signature.args[0], *arguments, lanes)
-            if codes.type == llvm:
-                return codes
-            whole = builder.zext(codes, ir.VectorType(ir.IntType(32), lanes))
+            loaded = _load(context, builder, signature.args[0], *arguments, lanes)
+            if loaded.type == llvm:
+                return loaded
+            whole = builder.zext(loaded, ir.VectorType(ir.IntType(32), lanes))
             return builder.sitofp(whole, llvm)  # of signed numbers: one instruction, where unsigned ones take several
 
         return vector(a, types.intp), codegen
@@ -141,14 +132,36 @@ def _operations(lanes):
 
         return vector(vector), codegen
 
-    return load, load_codes, store, splat, fma, relu
+    return load, store, splat, fma, relu
 
 
-load, load_codes, store, splat, fma, relu = _operations(LANES)
-load_group, load_group_codes, store_group, splat_group, fma_group, relu_group = _operations(GROUP)
-load_part, _, store_part, splat_part, fma_part, relu_part = _operations(PART)
-load_twice, _, store_twice, splat_twice, fma_twice, _ = _operations(TWICE)
-load4, _, store4, _, fma4, _ = _operations(4)
+def _slices(lanes):
+    """The same with the JIT off."""
+
+    def load(a, i):
+        return a[i : i + lanes].astype(np.float32)
+
+    def store(a, i, v):
+        a[i : i + lanes] = v
+
+    def splat(x):
+        return np.full(lanes, x, np.float32)
+
+    def fma(x, v, w):
+        return np.float32(x) * v + w
+
+    def relu(v):
+        return np.maximum(v, np.float32(0))
+
+    return load, store, splat, fma, relu
+
+
+_of = _operations if JIT else _slices
+load, store, splat, fma, relu = _of(LANES)
+load_group, store_group, splat_group, fma_group, relu_group = _of(GROUP)
+load_part, store_part, splat_part, fma_part, relu_part = _of(PART)
+load_twice, store_twice, splat_twice, fma_twice, _ = _of(TWICE)
+load4, store4, _, fma4, _ = _of(4)
 
 
 @intrinsic
@@ -564,30 +577,6 @@ if not JIT:
 
     def prefetch(a, i):
         pass
-
-    def _slices(lanes):
-        def load(a, i):
-            return a[i : i + lanes].astype(np.float32)
-
-        def store(a, i, v):
-            a[i : i + lanes] = v
-
-        def splat(x):
-            return np.full(lanes, x, np.float32)
-
-        def fma(x, v, w):
-            return np.float32(x) * v + w
-
-        def relu(v):
-            return np.maximum(v, np.float32(0))
-
-        return load, load, store, splat, fma, relu
-
-    load, load_codes, store, splat, fma, relu = _slices(LANES)
-    load_group, load_group_codes, store_group, splat_group, fma_group, relu_group = _slices(GROUP)
-    load_part, _, store_part, splat_part, fma_part, relu_part = _slices(PART)
-    load_twice, _, store_twice, splat_twice, fma_twice, _ = _slices(TWICE)
-    load4, _, store4, _, fma4, _ = _slices(4)
 
     def active(v):
         return int(np.packbits(v != 0, bitorder="little").view(np.int64)[0])
