@@ -104,6 +104,20 @@ def test_the_registry_is_consistent() -> None:
         assert all(mirror.endswith("/") for mirror in row.mirrors)
 
 
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("mnist", 0.1307, 0.3081),
+        ("mnist-5k", 0.1307, 0.3081),
+        ("fashion-mnist", 0.2860, 0.3530),
+        ("kmnist", 0.1918, 0.3483),
+    ],
+)
+def test_pixels_are_standardized_by_the_published_mean_and_deviation(name: str, mean: float, std: float) -> None:
+    scaled = standardize(np.array([[0, 255]], np.uint8), DATASETS[name])
+    np.testing.assert_allclose(scaled, [[-mean / std, (1 - mean) / std]], rtol=1e-6)
+
+
 def test_unknown_names_list_the_known() -> None:
     with pytest.raises(LotteryError, match=r"unknown data set 'mnits': choose from mnist, fashion-mnist, kmnist"):
         load("mnits")

@@ -93,6 +93,13 @@ def test_pack_and_back(data: st.DataObject, shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(masks.unpack(packed, shape), mask)
 
 
+def test_packed_masks_never_change() -> None:
+    """Published tickets are read by these bytes: row after row, the first weight in the highest bit."""
+    mask = np.array([[True, False, False, False, False], [True, True, False, False, True]])
+    assert masks.pack(mask).tobytes() == b"\x86\x40"
+    np.testing.assert_array_equal(masks.unpack(np.array([0x86, 0x40], np.uint8), (2, 5)), mask)
+
+
 def test_unpack_refuses_another_shape() -> None:
     with pytest.raises(LotteryError, match="does not fit"):
         masks.unpack(masks.pack(np.ones(9, bool)), (3, 9))
@@ -105,6 +112,16 @@ def test_apply_copies_and_zeroes() -> None:
     for name in weights:
         assert not np.shares_memory(out[name], weights[name])
         assert out[name].dtype == np.float32
+
+
+@pytest.mark.parametrize("moved", [1e-30, -1e-30, -1.0, np.nan, -np.inf])
+def test_a_pruned_weight_that_is_not_zero_is_caught(moved: float) -> None:
+    """One of many, whatever it became; kept weights may be anything."""
+    weights = {"fc1.weight": np.array([[0.5, 0.0, -3.0]], np.float32), "fc1.bias": np.ones(1, np.float32)}
+    kept = {"fc1.weight": np.array([[True, False, False]])}
+    with pytest.raises(LotteryError, match=r"1 pruned weights of fc1\.weight are not 0"):
+        masks.check_applied(weights | {"fc1.weight": np.array([[0.5, 0.0, moved]], np.float32)}, kept)
+    masks.check_applied(weights, {"fc1.weight": np.array([[True, False, True]])})
 
 
 def test_density_counts_the_mask_not_the_values() -> None:

@@ -1,5 +1,7 @@
 """Layouts agree with the PyTorch modules; initial weights are the distribution they claim to be."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,20 @@ def test_weights_depend_on_the_stream_alone() -> None:
     a, b, c = (models.initial_weights(layout, "glorot_normal", stream(0, r, "weights")) for r in (0, 0, 1))
     assert all(a[n].tobytes() == b[n].tobytes() for n in a)
     assert (a["fc1.weight"] != c["fc1.weight"]).all()
+
+
+@pytest.mark.parametrize(
+    ("init", "digest"),
+    [
+        ("glorot_normal", "3d7051f8bcccf5f111c9ad579298ac1a1c09dad1910ed38be7e14a533a3c341e"),
+        ("gaussian", "861032af20be7b2727d1af8abc4fa8622c5dc877c70c0e1f032d2930795ff9ee"),
+    ],
+)
+def test_initial_weights_never_change(init: str, digest: str) -> None:
+    """θ₀ of LeNet, seed 0, replicate 0: published tickets are found again by their seed."""
+    theta = models.initial_weights(models.mlp((784, 300, 100, 10)), init, stream(0, 0, "weights"))
+    assert list(theta) == ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias", "fc3.weight", "fc3.bias"]
+    assert hashlib.sha256(b"".join(w.tobytes() for w in theta.values())).hexdigest() == digest
 
 
 def test_bad_models_are_named() -> None:

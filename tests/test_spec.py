@@ -22,6 +22,13 @@ def test_names_of_runs_never_change() -> None:
         "lenet-mnist": "mnist-lenet-300-100-50000it-seed0-a47adeca",
     }
     assert Spec().uid == "mnist-lenet-300-100-50000it-seed0-44136fa3"
+    more = replace(PRESETS["quickstart"], levels=3, replicates=5, branches=("reinit:10", "one_shot"))
+    assert more.uid == "mnist-5k-lenet-300-100-1000it-seed0-1ac1b18c"  # more of the same
+    recipe = Recipe("sgd", learning_rate=0.1, momentum=0.9, weight_decay=1e-4, iterations=2000)
+    mlp = Spec(Data("fashion-mnist"), Model("mlp", hidden=(500, 20)), recipe)
+    assert mlp.uid == "fashion-mnist-mlp-2000it-seed0-3b8f355e"
+    scaled = Spec(Data("kmnist", scaling="l2"), pruning=Pruning(scope="global", rate=0.3), seed=7)
+    assert scaled.uid == "kmnist-lenet-300-100-50000it-seed7-57b23400"
 
 
 def test_what_changes_a_result_changes_the_name_and_nothing_else_does() -> None:
@@ -81,6 +88,12 @@ def test_bad_settings_are_named_with_value_and_source(toml: str, message: str) -
     with pytest.raises(LotteryError, match=r"a\.toml") as caught:
         Spec.from_toml(toml, source="a.toml")
     assert message in str(caught.value)
+
+
+def test_draws_may_have_two_digits() -> None:
+    spec = Spec.from_toml('branches = ["reinit:10", "one_shot"]')
+    assert spec.draws == {"reinit": 10, "one_shot": 1}
+    assert spec.extended(Spec(branches=("reinit:9",))).draws["reinit"] == 10
 
 
 def test_extending_takes_the_union_of_branches_and_the_larger_draws() -> None:
