@@ -1,9 +1,13 @@
 """The run directory: complete or absent, checksummed, bound to its spec."""
 
+import contextlib
+import itertools
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +155,10 @@ def test_another_spec_or_binding_is_refused_and_nothing_changes(run: store.Run) 
         store.Run.begin(run.path, Spec(seed=1), BINDING, {})
     with pytest.raises(LotteryError, match="was begun with engine 'dense', now it is 'other'"):
         store.Run.begin(run.path, Spec(), BINDING | {"engine": "other"}, {})
+    with pytest.raises(LotteryError, match="was begun with device 'cpu', now it is 'cuda'"):
+        store.Run.begin(run.path, Spec(), BINDING | {"device": "cuda"}, {})
+    with pytest.raises(LotteryError, match=r"was begun with data {'x': 'abc'}, now it is {'x': 'abd'}"):
+        store.Run.begin(run.path, Spec(), BINDING | {"data": {"x": "abd"}}, {})
     assert before == {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
 
 
@@ -196,6 +204,55 @@ def test_finding_runs(run: store.Run, tmp_path: Path) -> None:
         store.find("c", runs)
     with pytest.raises(LotteryError, match="none yet"):
         store.find("c", tmp_path / "nowhere")
+
+
+class Killed(BaseException):
+    """No handler of errors runs, as none does after kill -9."""
+
+
+def kill_at(patch: pytest.MonkeyPatch, name: str, call: int = 0) -> None:
+    """os.`name` ends the process, so to speak, at that of its calls, before it does anything."""
+    real, calls = getattr(os, name), itertools.count()
+
+    def last(*arguments: Any) -> Any:
+        if next(calls) == call:
+            raise Killed
+        return real(*arguments)
+
+    patch.setattr(os, name, last)
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_a_file_stays_whole_when_its_writer_is_killed(
+    run: store.Run, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run.write_table().read_bytes()
+    run.save("rewind", 0, 0, level())
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        kill_at(patch, name)
+        run.write_table()
+    assert (run.path / "levels.csv").read_bytes() == before
+    assert run.write_table().read_text() == run.table() != before.decode()
+    run.clean()
+    assert sorted(p.name for p in run.path.iterdir()) == ["levels.csv", "rewind", "run.json", "spec.toml"]
+
+
+@pytest.mark.parametrize("call", [0, 1])
+def test_a_run_exists_whole_or_not_at_all(tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while it begins, between its files too; begun again, it is as if nothing had been."""
+    path = made(tmp_path)
+    with monkeypatch.context() as patch:
+        kill_at(patch, "replace", call)
+        with pytest.raises(Killed):
+            store.Run.begin(path, Spec(levels=1), BINDING, {"command": "killed"})
+    assert store.names(path.parent) == []
+    with pytest.raises(LotteryError, match="is not a run directory"):
+        store.Run(path)
+    run = store.Run.begin(path, Spec(levels=2), BINDING, {"command": "again"})
+    assert store.names(path.parent) == ["a"]
+    assert (run.spec, run.info["sessions"]) == (Spec(levels=2), [{"command": "again"}])
+    run.clean()
+    assert sorted(p.name for p in path.iterdir()) == ["run.json", "spec.toml"]
 
 
 def test_a_disk_error_leaves_nothing_behind(run: store.Run) -> None:
