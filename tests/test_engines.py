@@ -48,6 +48,14 @@ def parts(*counts: int, in_bytes: bool = False) -> Splits:
     return Splits(*(part(n) for n in counts))
 
 
+def logits(weights: Weights, images: np.ndarray) -> np.ndarray:
+    """Of the network of SIZES, by hand."""
+    for i in (1, 2, 3):
+        images = images @ weights[f"fc{i}.weight"].T + weights[f"fc{i}.bias"]
+        images = np.maximum(images, 0) if i < 3 else images
+    return images
+
+
 def start(density: float = 0.4, sizes: tuple[int, ...] = SIZES) -> Start:
     layout = models.mlp(sizes)
     weights = models.initial_weights(layout, "glorot_normal", stream(1))
@@ -242,15 +250,32 @@ def test_evaluation_is_exact_for_any_number_of_images(train: Any, count: int) ->
     """Labels are what the trained network says: it scores exactly 1, and with one label changed, exactly 1 - 1/n."""
     data, begin, recipe = parts(100, 10, count), start(1.0), replace(RECIPES["sgd"], iterations=1)
     weights = train(SIZES, data, begin, recipe, no_report).weights
-    x = data.test.images
-    for i in (1, 2, 3):
-        x = x @ weights[f"fc{i}.weight"].T + weights[f"fc{i}.bias"]
-        x = np.maximum(x, 0) if i < 3 else x
-    labels = x.argmax(1).astype(np.int64)
+    labels = logits(weights, data.test.images).argmax(1).astype(np.int64)
     for wrong in (0, 1):
         labels[:wrong] = (labels[:wrong] + 1) % 4
         scored = replace(data, test=Images(data.test.images, labels))
         assert train(SIZES, scored, begin, recipe, no_report).history["test_accuracy"][-1] == (count - wrong) / count
+
+
+@pytest.mark.parametrize("counts", [(1001, 1999), (2345, 64)])
+def test_mean_losses_weigh_every_image_alike(train: Any, counts: tuple[int, int]) -> None:
+    """Engines evaluate by the chunk, and the last chunk is smaller: its images count no more and no less."""
+    data, begin, recipe = parts(100, *counts), start(), replace(RECIPES["sgd"], iterations=1)
+    ours, expected = (f(SIZES, data, begin, recipe, no_report).history for f in (train, reference.train))
+    for column in ("validation_loss", "test_loss"):
+        np.testing.assert_allclose(ours[column], expected[column], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "reference"])
+def test_train_accuracy_is_that_of_the_last_weights_on_all_training_images(name: str) -> None:
+    data, engine = parts(101, 40, 50), reference.train if name == "reference" else engines.engine(name, "cpu")
+    trained = engine(SIZES, data, start(), RECIPES["adam"], no_report)
+    right = [
+        (logits(trained.weights, part.images).argmax(1) == part.labels).mean()
+        for part in (data.train, data.validation, data.test)
+    ]
+    assert trained.train_accuracy == right[0]
+    assert len(set(right)) == 3  # or another part's would pass for it
 
 
 def test_nothing_held_out_is_not_a_number(train: Any) -> None:
@@ -279,6 +304,20 @@ def test_weights_that_are_not_numbers_show_in_the_loss(train: Any) -> None:
     begin.weights["fc1.weight"][begin.masks["fc1.weight"]] = np.nan
     with pytest.raises(engines.LossNotFinite, match="training loss nan at iteration 1"):
         train(SIZES, parts(100, 10, 10), begin, RECIPES["adam"], no_report)
+
+
+def test_one_loss_of_many_that_is_not_finite_is_enough(train: Any) -> None:
+    """An image so bright that its loss overflows, once in an epoch; steps so small that the weights survive it."""
+    data, recipe = parts(100, 10, 10), Recipe("sgd", learning_rate=1e-37, batch_size=16, iterations=6, evaluate_every=6)
+    *_, third = batches((0,), 100, 16, False, 3)
+    data.train.images[:, 0] = 0
+    data.train.images[third[0], 0], data.train.labels[third[0]] = 3e38, 1
+    weights = {"fc1.weight": np.zeros((4, 30), np.float32), "fc1.bias": np.zeros(4, np.float32)}
+    weights["fc1.weight"][:2, 0] = 1, -1
+    begin = Start(weights, {"fc1.weight": np.ones((4, 30), bool)}, (0,))
+    train((30, 4), data, begin, replace(recipe, iterations=2), no_report)
+    with pytest.raises(engines.LossNotFinite, match="training loss inf at iteration 3"):
+        train((30, 4), data, begin, recipe, no_report)
 
 
 def test_unknown_engine_and_device() -> None:
