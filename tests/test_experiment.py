@@ -1,5 +1,6 @@
 """Whole experiments on real digits: identities, not accuracies. Same spec, same bits, however it was run or stopped."""
 
+import json
 import os
 import random
 import shutil
@@ -14,12 +15,13 @@ import numpy as np
 import pytest
 
 import lottery
-from lottery import history, masks, models, runners
+from lottery import data, engines, history, masks, models, runners
+from lottery.engines import reference
 from lottery.errors import LotteryError
 from lottery.experiment import Progress, check
 from lottery.seeds import stream
 from lottery.spec import PRESETS, Data, Pruning, Recipe, Spec
-from lottery.starts import STARTS
+from lottery.starts import STARTS, Start
 from lottery.store import COLUMNS
 
 LOTTERY = str(Path(sys.executable).with_name("lottery"))
@@ -31,6 +33,12 @@ def contents(run: lottery.Run) -> dict[str, bytes]:
     found = {str(p.relative_to(run.path)): p.read_bytes() for p in files}
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in run.rows()]
     return found | {"rows": repr(rows).encode()}
+
+
+def splits(spec: Spec, replicate: int) -> data.Splits:
+    """The images that a replicate trains on and is judged by."""
+    rng = stream(spec.seed, replicate, "split")
+    return data.split(data.load(spec.data.name), spec.data.scaling, spec.data.validation, rng)
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +99,49 @@ def test_rows_say_what_the_histories_say(undisturbed: lottery.Run) -> None:
 
 def test_a_ticket_trains_to_its_recorded_result(undisturbed: lottery.Run, tmp_path: Path) -> None:
     """What is on disk as the ticket is what was trained, not what came out: train it again by hand."""
-    from lottery import data, engines
-    from lottery.starts import Start
-
     run, spec = undisturbed, undisturbed.spec
     saved = run.load("rewind", 1, 2)
-    parts = data.split(data.load("mnist-5k"), spec.data.scaling, spec.data.validation, stream(0, 1, "split"))
     start = Start(saved.start, saved.masks, (0, 1, "order", 2))
-    again = engines.engine("auto", "cpu")((784, 20, 10, 10), parts, start, spec.recipe, lambda i, a: None)
+    again = engines.engine("auto", "cpu")((784, 20, 10, 10), splits(spec, 1), start, spec.recipe, lambda i, a: None)
     assert all(again.weights[n].tobytes() == saved.trained[n].tobytes() for n in saved.trained)
     assert history.to_csv(again.history) == history.to_csv(saved.history)
+
+
+def test_an_experiment_is_what_float64_makes_of_it(tiny: Spec, tmp_path: Path) -> None:
+    """Golden on any machine: every number of a run of the sparse engine, by its twin, from the same saved starts."""
+    spec = replace(tiny, recipe=Recipe(iterations=20, evaluate_every=5))
+    run, images = lottery.run(spec, runs_dir=tmp_path, device="cpu", engine="sparse"), splits(spec, 0)
+    expected = {"fc1.weight": np.ones((20, 784), bool), "fc2.weight": np.ones((10, 20), bool)}
+    expected["fc3.weight"] = np.ones((10, 10), bool)
+    assert [row["engine"] for row in run.rows()] == ["sparse"] * 3
+    for row in run.rows():
+        level, saved = row["level"], run.load("rewind", 0, row["level"])
+        start = Start(saved.start, saved.masks, (0, 0, "order", level))
+        twin = reference.train((784, 20, 10, 10), images, start, spec.recipe, lambda i, a: None)
+        assert saved.history["iteration"].tolist() == [5, 10, 15, 20]
+        for column in ("train_loss", "validation_loss", "test_loss"):
+            np.testing.assert_allclose(saved.history[column], twin.history[column], rtol=1e-5)
+        for column in ("validation_accuracy", "test_accuracy"):  # but for a tie that rounding decides
+            np.testing.assert_allclose(saved.history[column], twin.history[column], atol=0.0025)
+        assert row["train_accuracy"] == pytest.approx(twin.train_accuracy, abs=0.0015)
+        assert row["density"] == masks.density(expected)
+        for name, mask in saved.masks.items():
+            assert row[f"density:{name}"] == mask.mean() == expected[name].mean()
+            swapped = (mask != expected[name]).sum()  # neighbours in magnitude, by rounding
+            assert swapped <= max(2, 0.005 * mask.size)
+            leaving = round(spec.pruning.layer_rates.get(name, 0.5) * mask.sum())
+            order = np.argsort(np.where(mask, np.abs(twin.weights[name]), -1), axis=None)
+            expected[name] = np.ones(mask.shape, bool)
+            expected[name].flat[order[: (~mask).sum() + leaving]] = False
+
+
+def test_accuracy_is_that_of_the_last_iteration_not_of_the_best(tiny: Spec, tmp_path: Path) -> None:
+    """A network that forgets: weight decay this strong leaves one answer for every image, a tenth of them right."""
+    recipe = Recipe("sgd", learning_rate=0.1, weight_decay=1.0, iterations=40, evaluate_every=5)
+    run = lottery.run(replace(tiny, recipe=recipe, levels=0), runs_dir=tmp_path)
+    (row,) = run.rows()
+    accuracy = run.load("rewind", 0, 0).history["test_accuracy"]
+    assert row["test_accuracy"] == accuracy[-1] == 0.1 < accuracy.max()
 
 
 def test_branches_apply_their_rule_to_each_level_of_the_trunk(undisturbed: lottery.Run) -> None:
@@ -242,6 +283,20 @@ def test_a_run_keeps_to_its_engine(tiny: Spec, tmp_path: Path) -> None:
         lottery.run(tiny, runs_dir=tmp_path, device="cpu", engine="dense")
 
 
+def test_a_run_keeps_to_its_data(tiny: Spec, tmp_path: Path) -> None:
+    """Checksums of the files that it was begun with; with others, not one more level is trained."""
+    small = replace(tiny, recipe=Recipe(iterations=2, evaluate_every=2), levels=0)
+    path = lottery.run(small, runs_dir=tmp_path).path / "run.json"
+    info = json.loads(path.read_text())
+    assert info["data"] == data.load("mnist-5k").sha256
+    assert all(len(digest) == 64 for digest in info["data"].values())
+    info["data"] = {file: digest[:-1] + "x" for file, digest in info["data"].items()}
+    path.write_text(json.dumps(info))
+    with pytest.raises(LotteryError, match="was begun with data "):
+        lottery.run(replace(small, levels=1), runs_dir=tmp_path)
+    assert not lottery.Run(path.parent).has("rewind", 0, 1)
+
+
 @pytest.fixture(scope="module")
 def long(undisturbed: lottery.Run, tmp_path_factory: pytest.TempPathFactory) -> lottery.Run:
     """Long enough to be killed six times."""
@@ -302,6 +357,22 @@ def test_a_loss_that_is_not_finite_names_replicate_and_level(tiny: Spec, tmp_pat
         ) as caught:
             lottery.run(bad, runs_dir=tmp_path, jobs=jobs)
         assert "what was finished is kept" in str(caught.value)
+
+
+def test_trained_weights_that_are_infinite_are_not_saved(tiny: Spec, tmp_path: Path) -> None:
+    """The last step makes them so, after the last loss that could show it; none of them is NaN."""
+    bad = replace(tiny, recipe=Recipe("sgd", learning_rate=3e38, batch_size=1, iterations=1), levels=0)
+    with pytest.raises(LotteryError, match=r"level 0: trained fc\d\.\w+ is not finite; nothing saved"):
+        lottery.run(bad, runs_dir=tmp_path)
+    assert lottery.Run(tmp_path / bad.uid).rows() == []
+
+
+def test_replicates_prune_other_weights_at_random(tiny: Spec, tmp_path: Path) -> None:
+    """Independent draws agree where chance has them agree: of halves, in one half of the weights."""
+    small = replace(tiny, recipe=Recipe(iterations=2, evaluate_every=2), levels=1, replicates=2)
+    run = lottery.run(replace(small, pruning=Pruning("random", rate=0.5)), runs_dir=tmp_path)
+    a, b = (run.load("rewind", replicate, 1).masks["fc1.weight"] for replicate in (0, 1))
+    assert (a == b).mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_global_scope_and_random_criterion_run(tiny: Spec, tmp_path: Path) -> None:
