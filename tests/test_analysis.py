@@ -181,6 +181,48 @@ def test_winning_tickets(pairs: list[tuple[float, float, float, float]], verdict
     assert not found["earlier_low"].item() > found["earlier_high"].item()
 
 
+def test_one_pair_that_has_not_stopped_leaves_no_interval() -> None:
+    """One replicate of three in which both end at their last evaluation; not one where it is the dense network here
+    and the ticket there."""
+    earlier = [(500, 0.90, 450, 0.910), (500, 0.90, 440, 0.911)]
+    found = analysis.winning(trunk(*earlier, (1000, 0.90, 1000, 0.909))).iloc[0]
+    assert found["earlier"] == pytest.approx(110 / 3)
+    assert isnan(found["earlier_low"])
+    assert isnan(found["earlier_high"])
+    assert found["winning"] == "undecided"
+    found = analysis.winning(trunk(*earlier, (1000, 0.90, 450, 0.91), (500, 0.90, 1000, 0.91))).iloc[0]
+    assert found["earlier_low"] < found["earlier"] < found["earlier_high"]
+
+
+def test_a_difference_of_two_rounded_iterations_is_rounded_twice() -> None:
+    """Evaluated every 100 iterations, each stop is off by 100 / √12 and a difference by √2 times that. Two replicates
+    agree on 100, so that half the interval is 12.7062 (Student's t, 1 degree of freedom) × √2 × 100 / √12 / √2."""
+    found = analysis.winning(trunk((500, 0.90, 400, 0.91), (400, 0.90, 300, 0.91))).iloc[0]
+    half = 12.7062 * 100 / sqrt(12)
+    assert found[["earlier_low", "earlier", "earlier_high"]].tolist() == pytest.approx([100 - half, 100, 100 + half])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "zero", "verdict"),
+    [
+        # exactly as accurate: earlier by about 100, or earlier in one replicate and later in the other
+        ([(500, 0.90, 401, 0.90), (600, 0.91, 499, 0.91), (700, 0.92, 600, 0.92)], "accuracy", "yes"),
+        ([(500, 0.90, 401, 0.90), (600, 0.91, 699, 0.91)], "accuracy", "undecided"),
+        # exactly as early: more accurate by about a point, more in one and less in the other, or as accurate too
+        ([(0, 0.90, 0, 0.909), (0, 0.90, 0, 0.911), (0, 0.90, 0, 0.910)], "earlier", "yes"),
+        ([(0, 0.90, 0, 0.91), (0, 0.90, 0, 0.89)], "earlier", "undecided"),
+        ([(0, 0.90, 0, 0.90), (0, 0.91, 0, 0.91)], "earlier", "yes"),
+    ],
+)
+def test_a_bound_of_exactly_0_speaks_for_the_ticket(
+    pairs: list[tuple[float, float, float, float]], zero: str, verdict: str
+) -> None:
+    """A winner has no bound below 0, a loser an interval wholly below it. Stops at 0 suit any step: not rounded."""
+    found = analysis.winning(trunk(*pairs)).iloc[0]
+    assert found[[f"{zero}_low", zero, f"{zero}_high"]].tolist() == [0, 0, 0]
+    assert found["winning"] == verdict
+
+
 def test_rounding_is_that_of_the_evaluations() -> None:
     assert analysis.rounding(trunk((500, 0.9, 250, 0.9), (400, 0.9, 1000, 0.9))) == pytest.approx(50 / sqrt(12))
     assert analysis.rounding(trunk((1000, 0.9, np.nan, 0.9))) == 0

@@ -99,6 +99,40 @@ def test_a_network_that_never_stopped_is_said_to(last: int, said: bool) -> None:
     assert any("has not been seen to stop" in detail for detail in found.details) == said
 
 
+def test_the_dense_network_is_the_one_that_has_not_stopped() -> None:
+    """Not the tickets, nor a branch; and it is counted by replicate."""
+    late, early = [(1000, 97.0), (400, 98.0)], [(400, 97.0), (1000, 98.0)]
+    found = answer(frame([early] * 3, reinit=[[(1000, 96.0)]] * 3))
+    assert not any("seen to stop" in detail for detail in found.details)
+    found = answer(frame([late, early, early]))
+    assert any(d.startswith("In 1 of 3 replicates the dense network’s validation loss was low") for d in found.details)
+    assert answer(frame([late])).details[-1].startswith("In 1 of 1 replicate the dense network’s validation loss")
+
+
+@pytest.mark.parametrize("replicates", [1, 3])
+def test_a_ticket_that_stops_later_is_not_promising(replicates: int) -> None:
+    """Of four that nothing is proven of: early and accurate, early or accurate alone, neither; from dense to sparse."""
+    means = [(450, 97.1), (550, 97.5), (450, 96.9), (550, 96.5)]
+    apart = [(0, 0.0), (-400, -1.0), (400, 1.0)] if replicates == 3 else [(0, 0.0)]
+    found = answer(frame([[(500, 97.0), *((stop + s, points + p) for stop, points in means)] for s, p in apart]))
+    assert found.level == 1
+    assert "50 % of the weights: 97.10 %" in found.headline
+    assert found.headline.endswith("reached 10 % sooner.")
+
+
+def test_what_recovers_is_not_behind_from_there_on_down() -> None:
+    """Surely worse, better, surely worse twice: behind from the third level on. Without the last two: not at all."""
+    paths = [[(500, p + r / 10) for p in (95.0, 99.0, 94.0, 93.0)] for r in range(3)]
+    trunk = [[d, *path] for d, path in zip(DENSE, paths, strict=True)]
+    details = answer(frame(trunk, reinit=paths)).details
+    for name in ("Tickets are", "Branch reinit is"):
+        (said,) = (detail for detail in details if detail.startswith(name))
+        assert said.startswith(f"{name} less accurate than the dense network from 12.5 % of the weights down (−2.90 p")
+    details = answer(frame([path[:3] for path in trunk], reinit=[path[:2] for path in paths])).details
+    assert not any(detail.startswith("Tickets are") for detail in details)
+    assert "Branch reinit is not shown to be less accurate than the dense network at its sparsest level." in details
+
+
 def test_an_unfinished_run_pairs_what_is_there() -> None:
     """A replicate that has not come so far counts neither for the ticket nor for its dense network."""
     found = answer(frame([[(500, 97.0), (400, 97.5)], [(500, 97.0), (400, 97.7)], [(900, 50.0)]]))
