@@ -1,5 +1,6 @@
 """Claims on small frames whose answers are known: true ones, false ones, and ones that can't be decided."""
 
+from collections.abc import Callable, Iterable
 from math import exp, inf, log, nan
 
 import numpy as np
@@ -71,6 +72,120 @@ def test_every_claim_holds_where_the_paper_is_right() -> None:
     assert ours["7a"] == pytest.approx(0.35, abs=0.02)
     assert ours["8a"] == pytest.approx(100 * (1 - 1 / 1.3), abs=0.01)
     assert ours["8b"] == pytest.approx(0.3)
+
+
+TRUE = {
+    **{name: (0.0, inf) for name in ("1a", "1b", "2a", "5b", "6a", "6b", "6c", "6d", "7a", "8a", "8b")},
+    "2b": (0.3, inf),
+    "3a": (-0.1, 0.1),
+    "3b": (-10.0, 10.0),
+    "4a": (-inf, 0.0),
+    "4b": (-inf, 0.0),
+    "4c": (16.88, 26.375),
+    "4d": (2.32, 3.625),
+    "5a": (1.0, inf),
+    "7b": (99.0, inf),
+}
+"""Claim -> the values for which it is true, spelled out: between these, and not at them."""
+
+
+def test_what_each_claim_is_true_of() -> None:
+    assert {claim.name: claim.true for claim in claims.CLAIMS} == {n: pytest.approx(ends) for n, ends in TRUE.items()}
+
+
+def put(levels: pd.DataFrame, branch: str, at: Iterable[int], points: float = 0.0, sooner: float = 0.0) -> pd.DataFrame:
+    """The branch at these levels exactly so many points more accurate than the dense network, and percent sooner."""
+    levels, dense = levels.copy(), levels[levels["level"] == 0].set_index("replicate")
+    there = (levels["branch"] == branch) & levels["level"].isin(list(at))
+    for column in ("test_accuracy_early_stop", "test_accuracy"):
+        levels.loc[there, column] = levels["replicate"].map(dense[column]) + points / 100
+    stop = levels["replicate"].map(dense["early_stop_iteration"]) * (1 - sooner / 100)
+    levels.loc[there, "early_stop_iteration"] = stop
+    return levels
+
+
+def falling(branch: str, level: float) -> pd.DataFrame:
+    """`made`, but the branch is below the dense network from that level on."""
+    first = round(level)
+    return put(put(made(), branch, range(1, first), points=0.1), branch, range(first, LEVELS + 1), points=-0.1)
+
+
+def steady(sooner: float) -> pd.DataFrame:
+    """`made`, but tickets stop so many percent sooner with every level down to the seventh."""
+    levels = made()
+    for level in range(1, 8):
+        levels = put(levels, "rewind", [level], sooner=100 * (1 - (1 - sooner / 100) ** level))
+    return levels
+
+
+DOWN_TO_3_6 = range(1, 16)
+WORLDS: dict[str, Callable[[float], pd.DataFrame]] = {
+    "1a": lambda x: put(made(), "rewind", [7], sooner=x),
+    "1b": steady,
+    "2a": lambda x: put(made(), "rewind", [9], points=x),
+    "2b": lambda x: put(made(), "rewind", [9], points=x),
+    "3a": lambda x: put(made(), "rewind", [15], points=x),
+    "3b": lambda x: put(made(), "rewind", [15], sooner=x),
+    "4a": lambda x: put(made(), "reinit", [7], points=x),
+    "4b": lambda x: put(made(), "rewind", [16], points=x),
+    "5a": lambda x: put(put(made(), "reinit", [7]), "rewind", [7], sooner=100 * (1 - 1 / x)),
+    "5b": lambda x: put(put(made(), "reinit", [7], points=1), "rewind", [7], points=1 + x),
+    "6a": lambda x: put(made(), "one_shot", [4], sooner=x),
+    "6b": lambda x: put(made(), "one_shot", range(2, 8), sooner=x),
+    "6c": lambda x: put(made(), "one_shot", [5], points=x),
+    "6d": lambda x: put(made(), "one_shot", range(1, 14), points=x),
+    "7a": lambda x: put(made(), "rewind", range(1, LEVELS + 1), points=x),
+    "7b": lambda x: made().assign(train_accuracy=lambda w: np.where(w["level"] == 18, x / 100, 1.0)),
+    "8a": lambda x: put(put(made(), "continue", DOWN_TO_3_6), "rewind", DOWN_TO_3_6, sooner=x),
+    "8b": lambda x: put(put(made(), "continue", DOWN_TO_3_6, points=1), "rewind", DOWN_TO_3_6, points=1 + x),
+}
+"""Claim -> worlds in which the number that it is about is x, in every replicate."""
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(
+    ("name", "end"), [(name, end) for name in WORLDS for end in (0, 1) if abs(TRUE[name][end]) < inf]
+)
+def test_a_claim_holds_just_inside_and_not_just_outside(name: str, end: int, inside: bool) -> None:
+    """Where all replicates say the same, 0.02 decides: points, percent, and times."""
+    x = TRUE[name][end] + (0.02 if inside == (end == 0) else -0.02)
+    found = judged(WORLDS[name](x)).loc[name]
+    assert found["ours"] == pytest.approx(x, abs=1e-6)
+    assert found["verdict"] == ("holds" if inside else "does not hold")
+
+
+@pytest.mark.parametrize(
+    ("name", "branch", "level", "holds"),
+    [
+        *(("4c", "reinit", level, level == 7) for level in (6, 7, 8)),
+        *(("4d", "rewind", level, level == 16) for level in (15, 16, 17)),
+    ],
+)
+def test_one_level_beside_the_papers_is_not_where_tickets_fall_below(
+    name: str, branch: str, level: int, holds: bool
+) -> None:
+    found = judged(falling(branch, level)).loc[name]
+    assert found["ours"] == pytest.approx(100 * 0.8**level)
+    assert (found["verdict"] == "holds") == holds
+
+
+def test_one_replicate_that_has_not_stopped_is_too_many() -> None:
+    """Both networks at the last evaluation, at one level of one replicate; either of them alone is no obstacle."""
+    levels = made()
+    at = levels["replicate"] == 2
+    dense, ticket, other = (
+        at & (levels["branch"] == branch) & (levels["level"] == level)
+        for branch, level in (("rewind", 0), ("rewind", 7), ("reinit", 7))
+    )
+    for networks, against in ((dense | ticket, None), (ticket | other, "reinit")):
+        late = levels.assign(early_stop_iteration=levels["early_stop_iteration"].mask(networks, 50_000))
+        for wanted in ([7], [6, 7]):
+            with pytest.raises(LotteryError, match="both stop at the last evaluation"):
+                claims.sooner(late, wanted, "rewind", against)
+        assert claims.sooner(late, [6], "rewind", against).shape == (REPLICATES, 1)
+    for alone in (dense, ticket):
+        late = levels.assign(early_stop_iteration=levels["early_stop_iteration"].mask(alone, 50_000))
+        assert claims.sooner(late, [7], "rewind", None).notna().all(axis=None)
 
 
 def test_the_columns_begin_as_promised() -> None:
