@@ -36,9 +36,9 @@ from benchmarks import tickets
 from benchmarks.contestants import CONTESTANTS, SLOW, UNMASKED
 from benchmarks.results import Record, Results, rewrite
 from benchmarks.workers import Task, Timing, Worker
+from lottery.engines.history import History
 from lottery.errors import LotteryError
-from lottery.history import History
-from lottery.store import Run
+from lottery.runs.store import Run
 
 INTERVAL = 100
 """Iterations between evaluations: the preset's."""
@@ -106,7 +106,9 @@ def main(options: Options) -> None:
         console.print(f"[bold red]warning:[/] {caveats[-1]}")
 
     with console.status("tickets") as status:
-        run = tickets.make(options.ticket_iterations, options.data_dir, lambda e: status.update(f"ticket {e.level}"))
+        run = tickets.make(
+            options.ticket_iterations, options.data_dir, lambda e: status.update(f"ticket {e.place.level}")
+        )
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(c, run.path, options.data_dir)) for c in options.contestants]
         status = stack.enter_context(console.status("warming up"))

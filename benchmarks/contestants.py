@@ -13,7 +13,7 @@ A contestant is a function that makes the training function: what it compiles is
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,17 +21,18 @@ import numpy as np
 from lottery import engines
 from lottery.data import DATASETS, Images, Splits, batches
 from lottery.engines import Report
-from lottery.history import History, from_rows
+from lottery.engines.history import History, from_rows
+from lottery.models import Network
 from lottery.spec import Recipe
 from lottery.starts import Start
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Tree = Any
 """What jax.tree maps over."""
 
-Train = Callable[[tuple[int, ...], Splits, Start, Recipe, Report], History]
+Train = Callable[[Network, Splits, Start, Recipe, Report], History]
 """What engines do, but that the history is all they return."""
 
 CHUNK = 1000
@@ -68,10 +69,8 @@ def dataloader() -> Train:
     from torch.nn import functional
     from torch.utils.data import DataLoader
 
-    from lottery.modules import MLP
-
     # The ignores below: PyTorch's stubs want a subclass of Dataset; its documentation asks for len and indexing only.
-    def evaluate(module: MLP, digits: Digits) -> tuple[float, float]:
+    def evaluate(module: "nn.Module", digits: Digits) -> tuple[float, float]:
         loss, correct = 0.0, 0
         with torch.no_grad():
             for x, y in DataLoader(digits, batch_size=CHUNK, num_workers=2):  # type: ignore[arg-type]
@@ -80,9 +79,9 @@ def dataloader() -> Train:
                 correct += int((logits.argmax(1) == y).sum().item())
         return loss / len(digits), correct / len(digits)
 
-    def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, report: Report) -> History:
+    def train(network: Network, data: Splits, start: Start, recipe: Recipe, report: Report) -> History:
         torch.set_num_threads(1)
-        module = MLP(sizes)
+        module = network.module()
         module.load_state_dict({name: torch.from_numpy(w) for name, w in start.weights.items()})
         masks = {name: torch.from_numpy(m).float() for name, m in start.masks.items()}
         optimizer = torch.optim.Adam(module.parameters(), lr=recipe.learning_rate)
@@ -129,7 +128,7 @@ def bare() -> Train:
             correct += (logits.argmax(1) == y).sum()
         return float(loss) / len(labels), int(correct) / len(labels)
 
-    def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, report: Report) -> History:
+    def train(network: Network, data: Splits, start: Start, recipe: Recipe, report: Report) -> History:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
         names = [f"fc{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")]
@@ -211,19 +210,18 @@ def jax_scan() -> Train:
 
         return jax.lax.scan(step, state, order, unroll=4)
 
-    def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, report: Report) -> History:
+    def train(network: Network, data: Splits, start: Start, recipe: Recipe, report: Report) -> History:
         assert [device.platform for device in jax.devices()] == ["cpu"]
-        layers = [f"fc{i}" for i, _ in enumerate(pairwise(sizes), start=1)]
         parameters = [
-            (jnp.array(start.weights[f"{layer}.weight"]), jnp.array(start.weights[f"{layer}.bias"])) for layer in layers
+            (jnp.array(start.weights[layer.weight]), jnp.array(start.weights[layer.bias])) for layer in network.layers
         ]
-        masks = [jnp.asarray(start.masks[f"{layer}.weight"], jnp.float32) for layer in layers]
+        masks = [jnp.asarray(start.masks[layer.weight], jnp.float32) for layer in network.layers]
         mean, square = jax.tree.map(jnp.zeros_like, parameters), jax.tree.map(jnp.zeros_like, parameters)
         state = parameters, mean, square, jnp.zeros(())
         on_device = jnp.asarray(data.train.images), jnp.asarray(data.train.labels, jnp.int32)
         held_out = [
             (
-                jnp.asarray(part.images.reshape(-1, CHUNK, sizes[0])),
+                jnp.asarray(part.images.reshape(-1, CHUNK, network.sizes[0])),
                 jnp.asarray(part.labels.reshape(-1, CHUNK), jnp.int32),
             )
             for part in (data.validation, data.test)
@@ -247,17 +245,15 @@ def jax_scan() -> Train:
 
 
 def _engine(name: str) -> Train:
-    engine = engines.engine(name, "cpu")
+    engine = engines.trainer(name, "cpu")
     return lambda *task: engine(*task).history
 
-
-ENGINES = tuple(name for name in engines.ENGINES if name != "auto")
 
 CONTESTANTS: dict[str, Callable[[], Train]] = {
     "dataloader": dataloader,
     "bare": bare,
     "jax": jax_scan,
-    **{name: partial(_engine, name) for name in ENGINES},
+    **{name: partial(_engine, name) for name in engines.ENGINES},
 }
 
 UNMASKED = ("bare",)

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contestants import CONTESTANTS, SLOW
-from lottery.plots import COLOURS, STYLE
+from lottery.views.measures import COLOURS
+from lottery.views.plots import STYLE
 
 FIRST, REST = 235_200, 31_000
 """Weights of LeNet-300-100's first layer, and of the others."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pooch
 
-from lottery import experiment
 from lottery.masks import density
+from lottery.runs import experiment
+from lottery.runs.store import Run
 from lottery.spec import PRESETS, Spec
 from lottery.starts import Start, Trunk, rewind
-from lottery.store import Run
 
 LEVELS = 20
 """Times that the paper's schedule prunes."""

@@ -14,10 +14,11 @@ from types import TracebackType
 
 from benchmarks import tickets
 from benchmarks.contestants import CONTESTANTS, SLOW, UNMASKED
-from lottery import data, experiment
-from lottery.history import History
+from lottery import data
+from lottery.engines.history import History
+from lottery.runs import experiment
+from lottery.runs.store import Run
 from lottery.seeds import stream
-from lottery.store import Run
 
 ONE_THREAD = {
     **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA", "VECLIB_MAXIMUM")},
@@ -86,6 +87,7 @@ def _serve(connection: Connection, name: str, run_path: Path, data_dir: Path | N
     set_start_method(None, force=True)  # the platform's own, for DataLoader: a spawned process would go on spawning
     run = Run(run_path)
     spec = run.spec
+    network = experiment.check(spec)
     splits = data.split(
         data.load(spec.data.name, data_dir),
         spec.data.scaling,
@@ -108,7 +110,7 @@ def _serve(connection: Connection, name: str, run_path: Path, data_dir: Path | N
             stamps.append((iteration, time.perf_counter(), time.process_time()))
 
         began = time.perf_counter()
-        history = train(experiment.sizes(spec), splits, start, recipe, report)
+        history = train(network, splits, start, recipe, report)
         total = time.perf_counter() - began
         (first, wall, cpu), (last, wall_end, cpu_end) = stamps[0], stamps[-1]
         seconds = (wall_end - wall) / (last - first)

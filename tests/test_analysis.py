@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 import lottery
-from lottery import analysis, store
+from lottery.analysis import frames, statistics, verdicts
 from lottery.errors import LotteryError
+from lottery.runs.store import Run, SavedLevel
 from lottery.spec import Spec
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> analysis.OpenRun:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     spec = Spec(
         data=lottery.Data(name="mnist-5k", validation=500),
         model=lottery.Model(name="mlp", hidden=(20, 10)),
@@ -28,16 +29,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> analysis.OpenRun:
     return lottery.open_run(lottery.run(spec, runs_dir=tmp_path_factory.mktemp("runs")).path)
 
 
-def test_levels_are_the_rows(finished: analysis.OpenRun) -> None:
+def test_levels_are_the_rows(finished: Run) -> None:
     levels = finished.levels()
     assert len(levels) == 2 * 3 + 2 * 2 * 2
     for row, ours in zip(finished.rows(), levels.to_dict("records"), strict=True):
-        assert {name: ours[name] for name in row} == row
+        assert {name: ours[name] if pd.notna(ours[name]) else None for name in row.to_json()} == row.to_json()
     assert levels["draw"].tolist() == 6 * [0] + 4 * [0, 1]
-    pd.testing.assert_frame_equal(analysis.read_levels(finished.path / "levels.csv")[levels.columns], levels)
+    pd.testing.assert_frame_equal(frames.read_levels(finished.path / "levels.csv")[levels.columns], levels)
 
 
-def test_history_is_every_evaluation(finished: analysis.OpenRun) -> None:
+def test_history_is_every_evaluation(finished: Run) -> None:
     history = finished.history()
     assert history["iteration"].tolist() == 14 * [10, 20, 30]
     saved = finished.load("rewind", 1, 2).history
@@ -45,7 +46,7 @@ def test_history_is_every_evaluation(finished: analysis.OpenRun) -> None:
     for name, values in saved.items():
         assert part[name].tolist() == values.tolist()
     assert set(part["replicate"]) == {1}
-    assert part["density"].tolist() == 3 * [finished.load("rewind", 1, 2).row["density"]]
+    assert part["density"].tolist() == 3 * [finished.load("rewind", 1, 2).row.density]
     drawn = finished.history("reinit", replicate=1, level=2)
     for draw in (0, 1):
         losses = finished.load("reinit", 1, 2, draw).history["test_loss"]
@@ -58,8 +59,8 @@ def test_history_is_every_evaluation(finished: analysis.OpenRun) -> None:
             finished.history(**wanted)
 
 
-def test_ticket_is_the_saved_ticket(finished: analysis.OpenRun) -> None:
-    ticket = finished.ticket(level=2, replicate=1)
+def test_weights_are_the_saved_ticket(finished: Run) -> None:
+    ticket = finished.weights(level=2, replicate=1)
     saved = finished.load("rewind", 1, 2)
     assert len(ticket) == sum(m.size for m in saved.masks.values()) == 784 * 20 + 20 * 10 + 10 * 10
     assert ticket["tensor"].unique().tolist() == ["fc1.weight", "fc2.weight", "fc3.weight"]  # the layers' order
@@ -69,15 +70,15 @@ def test_ticket_is_the_saved_ticket(finished: analysis.OpenRun) -> None:
             back = np.zeros(mask.shape, array.dtype)
             back[part["unit"], part["input"]] = part[column]
             assert back.tobytes() == array.tobytes()
-    drawn = finished.ticket(level=2, replicate=1, branch="reinit", draw=1)["start"]
+    drawn = finished.weights(level=2, replicate=1, branch="reinit", draw=1)["start"]
     assert drawn.abs().sum() == pytest.approx(sum(np.abs(w).sum() for w in _weights(finished.load("reinit", 1, 2, 1))))
 
 
-def _weights(saved: store.SavedLevel) -> list[np.ndarray]:
+def _weights(saved: SavedLevel) -> list[np.ndarray]:
     return [saved.start[name] for name in saved.masks]
 
 
-def test_open_run_by_the_beginning_of_its_name(finished: analysis.OpenRun) -> None:
+def test_open_run_by_the_beginning_of_its_name(finished: Run) -> None:
     assert lottery.open_run("mnist-5k", runs_dir=finished.path.parent).path == finished.path
     with pytest.raises(LotteryError, match="no run 'nothing'"):
         lottery.open_run("nothing", runs_dir=finished.path.parent)
@@ -87,22 +88,22 @@ def test_a_run_without_validation_has_no_early_stop(tiny: Spec, tmp_path: Path) 
     spec = replace(tiny, data=replace(tiny.data, validation=0), levels=1)
     levels = lottery.open_run(lottery.run(spec, runs_dir=tmp_path).path).levels()
     assert levels["early_stop_iteration"].isna().all()
-    assert analysis.summary(levels, "early_stop_iteration")["n"].tolist() == [0, 0]
-    assert analysis.winning(levels).empty
+    assert statistics.summary(levels, "early_stop_iteration")["n"].tolist() == [0, 0]
+    assert verdicts.winning(levels).empty
 
 
 def test_t_interval() -> None:
     """2, 4, 9: mean 5, standard deviation √13; Student's t for 2 degrees of freedom is 4.30265 (any table)."""
-    mean, low, high, n = analysis.interval([2, 4, np.nan, 9])
+    mean, low, high, n = statistics.interval([2, 4, np.nan, 9])
     assert (mean, n) == (5, 3)
     assert high - mean == pytest.approx(4.30265 * sqrt(13) / sqrt(3), rel=1e-5)
     assert mean - low == pytest.approx(high - mean)
-    assert analysis.interval([1, 3], 0.9).high == pytest.approx(2 + 6.31375, rel=1e-5)
-    assert analysis.interval([7, 7], error=2).high == pytest.approx(7 + 12.7062 * 2 / sqrt(2), rel=1e-5)
-    assert analysis.interval([2, 4, 9], error=2) == analysis.interval([2, 4, 9])
-    assert analysis.interval([7]).mean == 7
-    assert isnan(analysis.interval([7]).low)
-    assert isnan(analysis.interval([]).mean)
+    assert statistics.interval([1, 3], 0.9).high == pytest.approx(2 + 6.31375, rel=1e-5)
+    assert statistics.interval([7, 7], error=2).high == pytest.approx(7 + 12.7062 * 2 / sqrt(2), rel=1e-5)
+    assert statistics.interval([2, 4, 9], error=2) == statistics.interval([2, 4, 9])
+    assert statistics.interval([7]).mean == 7
+    assert isnan(statistics.interval([7]).low)
+    assert isnan(statistics.interval([]).mean)
 
 
 def table(*rows: tuple[str, int, int, int, float, float]) -> pd.DataFrame:
@@ -129,11 +130,11 @@ def test_draws_are_averaged_within_a_replicate_first() -> None:
         ("reinit", 0, 1, 1, 500, 0.86),  # replicate 0: 400 and 0.83
         ("reinit", 1, 0, 1, 800, 0.91),
     )
-    found = analysis.summary(levels, "early_stop_iteration")
+    found = statistics.summary(levels, "early_stop_iteration")
     dense, ticket = found[found["branch"] == "reinit"].to_dict("records")
     assert [ticket[name] for name in ("mean", "min", "max", "n")] == [600, 400, 800, 2]
     assert (dense["level"], dense["mean"]) == (0, 150)  # the dense network is the trunk's
-    difference = analysis.differences(levels, "early_stop_iteration", "reinit").set_index("level").loc[1]
+    difference = statistics.differences(levels, "early_stop_iteration", "reinit").set_index("level").loc[1]
     assert (difference["mean"], difference["n"]) == (450, 2)
     assert difference["high"] - 450 == pytest.approx(12.7062 * 150, rel=1e-5)  # (300, 600): half their range is 150
 
@@ -141,11 +142,11 @@ def test_draws_are_averaged_within_a_replicate_first() -> None:
 def test_differences_are_paired() -> None:
     """Replicates far apart, whose differences are nearly the same: only pairing sees it."""
     levels = trunk((100, 0.90, 90, 0.91), (500, 0.80, 489, 0.82), (900, 0.70, 892, 0.71))
-    found = analysis.differences(levels, "early_stop_iteration", "rewind").set_index("level").loc[1]
+    found = statistics.differences(levels, "early_stop_iteration", "rewind").set_index("level").loc[1]
     assert found["mean"] == pytest.approx(-29 / 3)
     assert found["high"] < 0
     with pytest.raises(LotteryError, match="there is no branch 'reinit', only rewind"):
-        analysis.differences(levels, "early_stop_iteration", "rewind", "reinit")
+        statistics.differences(levels, "early_stop_iteration", "rewind", "reinit")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_differences_are_paired() -> None:
     ],
 )
 def test_winning_tickets(pairs: list[tuple[float, float, float, float]], verdict: str) -> None:
-    found = analysis.winning(trunk(*pairs))
+    found = verdicts.winning(trunk(*pairs))
     assert found["winning"].tolist() == [verdict]
     assert found["accuracy"].item() == pytest.approx(np.mean([100 * (d - b) for _, b, _, d in pairs]))
     assert found["earlier"].item() == pytest.approx(np.mean([a - c for a, _, c, _ in pairs]))
@@ -185,19 +186,19 @@ def test_one_pair_that_has_not_stopped_leaves_no_interval() -> None:
     """One replicate of three in which both end at their last evaluation; not one where it is the dense network here
     and the ticket there."""
     earlier = [(500, 0.90, 450, 0.910), (500, 0.90, 440, 0.911)]
-    found = analysis.winning(trunk(*earlier, (1000, 0.90, 1000, 0.909))).iloc[0]
+    found = verdicts.winning(trunk(*earlier, (1000, 0.90, 1000, 0.909))).iloc[0]
     assert found["earlier"] == pytest.approx(110 / 3)
     assert isnan(found["earlier_low"])
     assert isnan(found["earlier_high"])
     assert found["winning"] == "undecided"
-    found = analysis.winning(trunk(*earlier, (1000, 0.90, 450, 0.91), (500, 0.90, 1000, 0.91))).iloc[0]
+    found = verdicts.winning(trunk(*earlier, (1000, 0.90, 450, 0.91), (500, 0.90, 1000, 0.91))).iloc[0]
     assert found["earlier_low"] < found["earlier"] < found["earlier_high"]
 
 
 def test_a_difference_of_two_rounded_iterations_is_rounded_twice() -> None:
     """Evaluated every 100 iterations, each stop is off by 100 / √12 and a difference by √2 times that. Two replicates
     agree on 100, so that half the interval is 12.7062 (Student's t, 1 degree of freedom) × √2 × 100 / √12 / √2."""
-    found = analysis.winning(trunk((500, 0.90, 400, 0.91), (400, 0.90, 300, 0.91))).iloc[0]
+    found = verdicts.winning(trunk((500, 0.90, 400, 0.91), (400, 0.90, 300, 0.91))).iloc[0]
     half = 12.7062 * 100 / sqrt(12)
     assert found[["earlier_low", "earlier", "earlier_high"]].tolist() == pytest.approx([100 - half, 100, 100 + half])
 
@@ -218,11 +219,11 @@ def test_a_bound_of_exactly_0_speaks_for_the_ticket(
     pairs: list[tuple[float, float, float, float]], zero: str, verdict: str
 ) -> None:
     """A winner has no bound below 0, a loser an interval wholly below it. Stops at 0 suit any step: not rounded."""
-    found = analysis.winning(trunk(*pairs)).iloc[0]
+    found = verdicts.winning(trunk(*pairs)).iloc[0]
     assert found[[f"{zero}_low", zero, f"{zero}_high"]].tolist() == [0, 0, 0]
     assert found["winning"] == verdict
 
 
 def test_rounding_is_that_of_the_evaluations() -> None:
-    assert analysis.rounding(trunk((500, 0.9, 250, 0.9), (400, 0.9, 1000, 0.9))) == pytest.approx(50 / sqrt(12))
-    assert analysis.rounding(trunk((1000, 0.9, np.nan, 0.9))) == 0
+    assert verdicts.rounding(trunk((500, 0.9, 250, 0.9), (400, 0.9, 1000, 0.9))) == pytest.approx(50 / sqrt(12))
+    assert verdicts.rounding(trunk((1000, 0.9, np.nan, 0.9))) == 0

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import lottery
-from lottery import anatomy
+from lottery.analysis import anatomy
+from lottery.runs.store import Run
 from lottery.spec import Spec
-from lottery.store import Run
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_layers_pixels_and_dead_units(run: Run) -> None:
     assert [layer.units for layer in found.layers] == [20, 10, 10]
     for layer in found.layers:
         assert layer.kept == np.mean([s.masks[layer.name].sum() for s in saved])
-        assert layer.density == saved[0].row[f"density:{layer.name}"]
+        assert layer.density == saved[0].row.densities[layer.name]
     dead = 0
     for s in saved:
         for unit in range(20):
@@ -43,7 +43,7 @@ def test_a_unit_that_leads_nowhere_is_dead(run: Run, monkeypatch: pytest.MonkeyP
     saved = run.load("rewind", 0, 0)
     saved.masks["fc1.weight"][3] = False
     saved.masks["fc2.weight"][:, 7] = False
-    monkeypatch.setattr(run, "load", lambda *where: saved)
+    monkeypatch.setattr(run, "read", lambda place: saved)
     assert [layer.dead for layer in anatomy.anatomy(run, 0).layers] == [2, 0, 0]
 
 

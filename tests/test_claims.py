@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lottery import claims
-from lottery.analysis import Interval
+from lottery.analysis.statistics import Interval
 from lottery.errors import LotteryError
+from lottery.studies import claims
+from lottery.studies.lth_mnist import CLAIMS
 
 REPLICATES = 4
 NOISE = np.array([-1.0, -0.5, 0.5, 1.0])  # mean 0, so that means over replicates are exact
@@ -47,7 +48,7 @@ def made(noise: float = 0.01, branches: tuple[str, ...] = ("reinit", "one_shot",
 
 
 def judged(levels: pd.DataFrame) -> pd.DataFrame:
-    found = claims.judge(levels)
+    found = claims.judge(levels, CLAIMS)
     return found.set_index(found["claim"].str.split().str[0])
 
 
@@ -90,7 +91,7 @@ TRUE = {
 
 
 def test_what_each_claim_is_true_of() -> None:
-    assert {claim.name: claim.true for claim in claims.CLAIMS} == {n: pytest.approx(ends) for n, ends in TRUE.items()}
+    assert {name: claim.true for name, claim in CLAIMS.items()} == {n: pytest.approx(ends) for n, ends in TRUE.items()}
 
 
 def put(levels: pd.DataFrame, branch: str, at: Iterable[int], points: float = 0.0, sooner: float = 0.0) -> pd.DataFrame:
@@ -190,7 +191,7 @@ def test_one_replicate_that_has_not_stopped_is_too_many() -> None:
 
 def test_the_columns_begin_as_promised() -> None:
     promised = ["claim", "paper", "ours", "low", "high", "replicates", "verdict"]
-    assert claims.judge(made())[:0].columns[:7].tolist() == promised
+    assert claims.judge(made(), CLAIMS)[:0].columns[:7].tolist() == promised
 
 
 def test_no_claim_holds_where_tickets_are_worse() -> None:
@@ -213,6 +214,15 @@ def test_no_claim_holds_where_tickets_are_worse() -> None:
     assert "holds" not in found["verdict"].drop("4b").to_list(), found[["ours", "low", "high", "verdict", "note"]]
     assert set(found["verdict"].drop(["4b", "4c"])) == {"does not hold"}, found[["ours", "low", "high", "note"]]
     assert found["size"][["1a", "5a"]].tolist() == ["smaller", "smaller"]
+
+
+def test_the_trunk_may_have_any_rule() -> None:
+    """Tickets are those of the branch that has the dense network, whatever its name."""
+    levels = made()
+    renamed = levels.assign(branch=levels["branch"].replace({"rewind": "finetune"}))
+    pd.testing.assert_frame_equal(judged(renamed), judged(levels))
+    with pytest.raises(LotteryError, match="finetune has no test_accuracy at level 25"):
+        claims.gain(renamed, "test_accuracy", [25])
 
 
 def test_noise_leaves_claims_undecided() -> None:
@@ -332,7 +342,7 @@ def test_agreement_by_rounding_decides_nothing() -> None:
 
 
 def test_markdown_says_what_was_found() -> None:
-    text = claims.markdown(claims.judge(made(branches=())), "Claims")
+    text = claims.markdown(claims.judge(made(branches=()), CLAIMS), "Claims")
     assert (
         "| 1a at 21.1 % tickets stop earlier than the dense network | 38 | 38 (38 to 38) % earlier | 4 | **holds** |"
     ) in text

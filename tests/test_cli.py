@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import lottery
-from lottery import plots
 from lottery.cli import main
 from lottery.engines import ENGINES
 from lottery.spec import Spec
 from lottery.starts import STARTS
+from lottery.views import measures, plots
 
 LOTTERY = str(Path(sys.executable).with_name("lottery"))
 
@@ -93,6 +93,7 @@ def test_a_folder_name_is_no_markup(finished: Path, tmp_path: Path) -> None:
         (["run", "quickstart", "--iterations", "0"], "recipe.iterations = 0: must be at least 1"),
         (["run", "quickstart", "--jobs", "0"], "jobs = 0"),
         (["run", "quickstart", "--engine", "warp"], "unknown engine 'warp'"),
+        (["run", "quickstart", "--engine", "dense"], "the engine dense is called torch now; use --engine torch"),
         (["run", "quickstart", "--device", "tpu"], "unknown device 'tpu'"),
         (["run", "quickstart", "--runs-dir", "/dev/null/runs"], "cannot write to the runs folder /dev/null/runs"),
         (["run", "quickstart", "--data-dir", "nowhere"], "data-dir = 'nowhere': there is no such folder"),
@@ -145,15 +146,17 @@ def test_branches_of_a_finished_run_train_alone_and_show_in_table_and_figure(
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["rewind", "one_shot", "reinit"]
     lines = [bars[0] for bars in ax.containers]
-    assert [line.get_color() for line in lines] == [plots.BRANCH_COLOURS[n] for n in ("rewind", "one_shot", "reinit")]
+    assert [line.get_color() for line in lines] == [
+        measures.BRANCH_COLOURS[n] for n in ("rewind", "one_shot", "reinit")
+    ]
     assert all(
         line.get_xydata()[0].tolist() == lines[0].get_xydata()[0].tolist() for line in lines
     )  # one dense network
 
 
 def test_every_start_rule_has_a_colour_of_its_own() -> None:
-    assert set(plots.BRANCH_COLOURS) == set(STARTS)
-    assert len(set(plots.BRANCH_COLOURS.values())) == len(STARTS)
+    assert set(measures.BRANCH_COLOURS) == set(STARTS)
+    assert len(set(measures.BRANCH_COLOURS.values())) == len(STARTS)
 
 
 def test_unknown_flags_exit_with_2(tmp_path: Path) -> None:

@@ -23,20 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from lottery.data import (
-    DATASETS,
-    SCALINGS,
-    Dataset,
-    Raw,
-    _parse_digits,
-    batches,
-    l2,
-    load,
-    read_idx,
-    split,
-    standardize,
-    unit,
-)
+from lottery.data import DATASETS, SCALINGS, Dataset, Raw, batches, load, split
+from lottery.data.digits import _parse_digits
+from lottery.data.idx import read_idx
+from lottery.data.images import l2, standardize, unit
 from lottery.errors import LotteryError
 from lottery.seeds import stream
 
@@ -141,6 +131,7 @@ def test_mnist_is_mnist(mnist: Raw) -> None:
     mean, mean_square = mnist.train_images.mean(), np.square(mnist.train_images, dtype=np.uint16).mean()
     assert (round(mean / 255, 4), round(math.sqrt(mean_square - mean**2) / 255, 4)) == (row.mean, row.std)
     assert mnist.sha256 == row.sha256
+    assert mnist.dataset is row
 
 
 def test_loading_and_splitting_make_no_large_temporaries(mnist_dir: Path) -> None:
@@ -161,6 +152,7 @@ def test_loading_and_splitting_make_no_large_temporaries(mnist_dir: Path) -> Non
 
 def test_mnist_5k_is_real_stratified_and_the_same_for_everyone() -> None:
     raw = load("mnist-5k")
+    assert raw.dataset is DATASETS["mnist-5k"]
     assert np.bincount(raw.train_labels).tolist() == [400] * 10
     assert np.bincount(raw.test_labels).tolist() == [100] * 10
     both = np.concatenate([raw.train_images, raw.test_images])
@@ -478,7 +470,7 @@ def some_raw(train: int = 30, test: int = 7) -> Raw:
     images = rng.integers(256, size=(train + test, 4, 5)).astype(np.uint8)
     images[:, 0, 0] = np.arange(train + test)
     labels = (images[:, 0, 0] % 10).astype(np.uint8)
-    return Raw("mnist", images[:train], labels[:train], images[train:], labels[train:], {})
+    return Raw(DATASETS["mnist"], images[:train], labels[:train], images[train:], labels[train:], {})
 
 
 FIRST = standardize(np.arange(256, dtype=np.uint8)[:, None], DATASETS["mnist"])[:, 0]

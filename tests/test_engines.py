@@ -1,7 +1,11 @@
 """Every engine: masks hold at each step, nothing leaks from pruned weights, same function as the float64 reference."""
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,15 +16,18 @@ from hypothesis import strategies as st
 
 from lottery import engines, masks, models
 from lottery.data import Images, Splits, batches
-from lottery.engines import reference
+from lottery.engines import reference, sparse
+from lottery.engines import torch as engine_torch
 from lottery.errors import LotteryError
 from lottery.masks import Masks, Weights
+from lottery.models import Network, Tensor
+from lottery.models.mlp import stack
 from lottery.seeds import stream
 from lottery.spec import Recipe
 from lottery.starts import Start
 
-SIZES = (30, 12, 8, 4)
-NAMES = [e for e in engines.ENGINES if e != "auto"]
+NETWORK = stack((30, 12, 8, 4))
+NAMES = list(engines.ENGINES)
 RECIPES = {
     "adam": Recipe(learning_rate=0.01, batch_size=16, iterations=25, evaluate_every=10),
     "adam, decay": Recipe(learning_rate=0.01, weight_decay=0.05, batch_size=16, iterations=25, evaluate_every=10),
@@ -49,17 +56,16 @@ def parts(*counts: int, in_bytes: bool = False) -> Splits:
 
 
 def logits(weights: Weights, images: np.ndarray) -> np.ndarray:
-    """Of the network of SIZES, by hand."""
+    """Of NETWORK, by hand."""
     for i in (1, 2, 3):
         images = images @ weights[f"fc{i}.weight"].T + weights[f"fc{i}.bias"]
         images = np.maximum(images, 0) if i < 3 else images
     return images
 
 
-def start(density: float = 0.4, sizes: tuple[int, ...] = SIZES) -> Start:
-    layout = models.mlp(sizes)
-    weights = models.initial_weights(layout, "glorot_normal", stream(1))
-    kept = {n: stream(2, n).random(t.shape) < density for n, t in layout.items() if t.prunable}
+def start(density: float = 0.4) -> Start:
+    weights = models.initial_weights(NETWORK, "glorot_normal", stream(1))
+    kept = {n: stream(2, n).random(NETWORK.tensors[n].shape) < density for n in NETWORK.prunable}
     return Start(masks.apply(weights, kept), kept, (0, 0, "order", 0))
 
 
@@ -67,7 +73,7 @@ def start(density: float = 0.4, sizes: tuple[int, ...] = SIZES) -> Start:
 class Case:
     """One training run, drawn by hypothesis."""
 
-    sizes: tuple[int, ...]
+    network: Network
     data: Splits
     begin: Start
     recipe: Recipe
@@ -100,10 +106,10 @@ def cases(draw: st.DrawFn) -> Case:
         pixels = np.where((rng.random(shape) < 0.2) | (bytes_ == 255), values, background)
         return Images(pixels.astype(np.float32), rng.integers(0, sizes[-1], n))
 
-    layout = models.mlp(sizes)
-    weights = models.initial_weights(layout, "glorot_normal", rng)
+    network = stack(sizes)
+    weights = models.initial_weights(network, "glorot_normal", rng)
     kept = {}
-    for name, tensor in layout.items():
+    for name, tensor in network.tensors.items():
         if tensor.prunable:
             kind = draw(st.sampled_from(["full", "half", "sparse", "rows", "columns", "one", "empty"]))
             kept[name] = {
@@ -118,7 +124,7 @@ def cases(draw: st.DrawFn) -> Case:
         else:  # biases that start at zero would hide a bias that is lost
             weights[name] = rng.standard_normal(tensor.shape).astype(np.float32)
     begin = Start(masks.apply(weights, kept), kept, (0, 0, "order", 0))
-    return Case(sizes, Splits(part(examples), part(draw(st.sampled_from([0, 3]))), part(70)), begin, recipe)
+    return Case(network, Splits(part(examples), part(draw(st.sampled_from([0, 3]))), part(70)), begin, recipe)
 
 
 def assert_same(trained: engines.Trained, expected: engines.Trained, recipe: Recipe) -> None:
@@ -136,8 +142,8 @@ def assert_same(trained: engines.Trained, expected: engines.Trained, recipe: Rec
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.data_too_large])
 @given(case=cases())
 def test_same_function_as_the_reference(name: str, case: Case) -> None:
-    trained = engines.engine(name, "cpu")(case.sizes, case.data, case.begin, case.recipe, no_report)
-    expected = reference.train(case.sizes, case.data, case.begin, case.recipe, no_report)
+    trained = engines.trainer(name, "cpu")(case.network, case.data, case.begin, case.recipe, no_report)
+    expected = reference.train(case.network, case.data, case.begin, case.recipe, no_report)
     assert_same(trained, expected, case.recipe)
     for layer, mask in case.begin.masks.items():
         assert not trained.weights[layer][~mask].any()
@@ -166,14 +172,14 @@ def test_the_reference_is_pytorchs_float64() -> None:
                 assert grad is not None
                 grad[torch.from_numpy(~mask)] = 0
             optimizer.step()
-        ours = reference.train(SIZES, data, begin, recipe, no_report)
+        ours = reference.train(NETWORK, data, begin, recipe, no_report)
         for name, expected in weights.items():
             np.testing.assert_allclose(ours.weights[name], expected.detach().numpy(), rtol=1e-9, atol=1e-12)
 
 
 @pytest.fixture(params=NAMES)
 def train(request: pytest.FixtureRequest) -> Callable[..., engines.Trained]:
-    return engines.engine(request.param, "cpu")
+    return engines.trainer(request.param, "cpu")
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -182,8 +188,8 @@ def test_same_losses_over_many_steps(train: Any, recipe: Recipe, density: float)
     """100 examples in batches of 16: the last one of an epoch is a partial batch, kept or dropped."""
     data, begin = parts(100, 40, 50), start(density)
     recipe = replace(recipe, iterations=200, evaluate_every=20)
-    ours = train(SIZES, data, begin, recipe, no_report).history
-    expected = reference.train(SIZES, data, begin, recipe, no_report).history
+    ours = train(NETWORK, data, begin, recipe, no_report).history
+    expected = reference.train(NETWORK, data, begin, recipe, no_report).history
     for column in ("train_loss", "validation_loss", "test_loss"):
         np.testing.assert_allclose(ours[column], expected[column], rtol=2e-3, atol=1e-4)
 
@@ -192,7 +198,7 @@ def test_same_losses_over_many_steps(train: Any, recipe: Recipe, density: float)
 def test_pruned_weights_are_zero_after_every_step(train: Any, recipe: Recipe) -> None:
     data, begin = parts(100, 10, 10), start()
     for steps in range(1, 12):
-        trained = train(SIZES, data, begin, replace(recipe, iterations=steps), no_report)
+        trained = train(NETWORK, data, begin, replace(recipe, iterations=steps), no_report)
         for name, mask in begin.masks.items():
             assert trained.weights[name][~mask].tobytes() == bytes(4 * int((~mask).sum()))  # +0.0, each of them
             moved = trained.weights[name] != begin.weights[name]
@@ -216,8 +222,8 @@ def test_a_unit_without_connections_might_as_well_not_exist(train: Any, recipe: 
         return out
 
     small = Start(cut(full.weights), cut(full.masks), full.order)
-    a = train(SIZES, data, full, recipe, no_report)
-    b = train((30, 11, 8, 4), data, small, recipe, no_report)
+    a = train(NETWORK, data, full, recipe, no_report)
+    b = train(stack((30, 11, 8, 4)), data, small, recipe, no_report)
     np.testing.assert_allclose(a.history["train_loss"], b.history["train_loss"], rtol=1e-4)
     for name, expected in b.weights.items():
         np.testing.assert_allclose(cut(a.weights)[name], expected, rtol=2e-3, atol=2e-5)
@@ -226,21 +232,21 @@ def test_a_unit_without_connections_might_as_well_not_exist(train: Any, recipe: 
 def test_the_start_is_not_written_to(train: Any) -> None:
     begin = start()
     before = {n: w.copy() for n, w in begin.weights.items()}
-    trained = train(SIZES, parts(100, 10, 10), begin, RECIPES["adam"], no_report)
+    trained = train(NETWORK, parts(100, 10, 10), begin, RECIPES["adam"], no_report)
     for name, weight in before.items():
         assert begin.weights[name].tobytes() == weight.tobytes()
         assert not np.shares_memory(begin.weights[name], trained.weights[name])
 
 
 def test_same_start_same_bits(train: Any) -> None:
-    a, b = (train(SIZES, parts(100, 40, 50), start(), RECIPES["adam"], no_report) for _ in range(2))
+    a, b = (train(NETWORK, parts(100, 40, 50), start(), RECIPES["adam"], no_report) for _ in range(2))
     assert all(a.weights[n].tobytes() == b.weights[n].tobytes() for n in a.weights)
     assert all(a.history[c].tobytes() == b.history[c].tobytes() for c in a.history)
 
 
 def test_more_iterations_begin_with_the_same_ones(train: Any) -> None:
     short, long = (
-        train(SIZES, parts(100, 40, 50), start(), replace(RECIPES["adam"], iterations=n), no_report) for n in (20, 40)
+        train(NETWORK, parts(100, 40, 50), start(), replace(RECIPES["adam"], iterations=n), no_report) for n in (20, 40)
     )
     assert all(short.history[c].tobytes() == long.history[c][:2].tobytes() for c in short.history)
 
@@ -249,27 +255,27 @@ def test_more_iterations_begin_with_the_same_ones(train: Any) -> None:
 def test_evaluation_is_exact_for_any_number_of_images(train: Any, count: int) -> None:
     """Labels are what the trained network says: it scores exactly 1, and with one label changed, exactly 1 - 1/n."""
     data, begin, recipe = parts(100, 10, count), start(1.0), replace(RECIPES["sgd"], iterations=1)
-    weights = train(SIZES, data, begin, recipe, no_report).weights
+    weights = train(NETWORK, data, begin, recipe, no_report).weights
     labels = logits(weights, data.test.images).argmax(1).astype(np.int64)
     for wrong in (0, 1):
         labels[:wrong] = (labels[:wrong] + 1) % 4
         scored = replace(data, test=Images(data.test.images, labels))
-        assert train(SIZES, scored, begin, recipe, no_report).history["test_accuracy"][-1] == (count - wrong) / count
+        assert train(NETWORK, scored, begin, recipe, no_report).history["test_accuracy"][-1] == (count - wrong) / count
 
 
 @pytest.mark.parametrize("counts", [(1001, 1999), (2345, 64)])
 def test_mean_losses_weigh_every_image_alike(train: Any, counts: tuple[int, int]) -> None:
     """Engines evaluate by the chunk, and the last chunk is smaller: its images count no more and no less."""
     data, begin, recipe = parts(100, *counts), start(), replace(RECIPES["sgd"], iterations=1)
-    ours, expected = (f(SIZES, data, begin, recipe, no_report).history for f in (train, reference.train))
+    ours, expected = (f(NETWORK, data, begin, recipe, no_report).history for f in (train, reference.train))
     for column in ("validation_loss", "test_loss"):
         np.testing.assert_allclose(ours[column], expected[column], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "reference"])
 def test_train_accuracy_is_that_of_the_last_weights_on_all_training_images(name: str) -> None:
-    data, engine = parts(101, 40, 50), reference.train if name == "reference" else engines.engine(name, "cpu")
-    trained = engine(SIZES, data, start(), RECIPES["adam"], no_report)
+    data, engine = parts(101, 40, 50), reference.train if name == "reference" else engines.trainer(name, "cpu")
+    trained = engine(NETWORK, data, start(), RECIPES["adam"], no_report)
     right = [
         (logits(trained.weights, part.images).argmax(1) == part.labels).mean()
         for part in (data.train, data.validation, data.test)
@@ -279,14 +285,14 @@ def test_train_accuracy_is_that_of_the_last_weights_on_all_training_images(name:
 
 
 def test_nothing_held_out_is_not_a_number(train: Any) -> None:
-    trained = train(SIZES, parts(100, 0, 10), start(), RECIPES["adam"], no_report)
+    trained = train(NETWORK, parts(100, 0, 10), start(), RECIPES["adam"], no_report)
     assert np.isnan(trained.history["validation_loss"]).all()
     assert np.isfinite(trained.history["test_loss"]).all()
 
 
 def test_reports_come_with_each_evaluation(train: Any) -> None:
     heard: list[tuple[int, float]] = []
-    trained = train(SIZES, parts(100, 10, 10), start(), RECIPES["adam"], lambda i, a: heard.append((i, a)))
+    trained = train(NETWORK, parts(100, 10, 10), start(), RECIPES["adam"], lambda i, a: heard.append((i, a)))
     assert heard == list(
         zip(trained.history["iteration"].tolist(), trained.history["test_accuracy"].tolist(), strict=True)
     )
@@ -295,7 +301,7 @@ def test_reports_come_with_each_evaluation(train: Any) -> None:
 def test_a_loss_that_is_not_finite_names_its_iteration(train: Any) -> None:
     recipe = Recipe("sgd", learning_rate=1e25, batch_size=16, iterations=25, evaluate_every=10)
     with pytest.raises(engines.LossNotFinite, match=r"at iteration [2-4]: lower recipe\.learning_rate"):
-        train(SIZES, parts(100, 10, 10), start(), recipe, no_report)
+        train(NETWORK, parts(100, 10, 10), start(), recipe, no_report)
 
 
 def test_weights_that_are_not_numbers_show_in_the_loss(train: Any) -> None:
@@ -303,7 +309,7 @@ def test_weights_that_are_not_numbers_show_in_the_loss(train: Any) -> None:
     begin = start()
     begin.weights["fc1.weight"][begin.masks["fc1.weight"]] = np.nan
     with pytest.raises(engines.LossNotFinite, match="training loss nan at iteration 1"):
-        train(SIZES, parts(100, 10, 10), begin, RECIPES["adam"], no_report)
+        train(NETWORK, parts(100, 10, 10), begin, RECIPES["adam"], no_report)
 
 
 def test_one_loss_of_many_that_is_not_finite_is_enough(train: Any) -> None:
@@ -315,14 +321,75 @@ def test_one_loss_of_many_that_is_not_finite_is_enough(train: Any) -> None:
     weights = {"fc1.weight": np.zeros((4, 30), np.float32), "fc1.bias": np.zeros(4, np.float32)}
     weights["fc1.weight"][:2, 0] = 1, -1
     begin = Start(weights, {"fc1.weight": np.ones((4, 30), bool)}, (0,))
-    train((30, 4), data, begin, replace(recipe, iterations=2), no_report)
+    train(stack((30, 4)), data, begin, replace(recipe, iterations=2), no_report)
     with pytest.raises(engines.LossNotFinite, match="training loss inf at iteration 3"):
-        train((30, 4), data, begin, recipe, no_report)
+        train(stack((30, 4)), data, begin, recipe, no_report)
+
+
+ADAM = RECIPES["adam"]
+NO_STACK = Network({"conv.weight": Tensor((2, 1, 3, 3), prunable=True), "conv.bias": Tensor((2,))}, (28, 28))
+
+
+def test_auto_is_the_first_engine_that_refuses_nothing() -> None:
+    assert list(engines.ENGINES) == ["sparse", "torch"]
+    assert engines.choose("auto", NETWORK, ADAM, "cpu") == "sparse"
+    assert engines.choose("auto", NETWORK, ADAM, "cuda") == "torch"
+    assert engines.choose("auto", NO_STACK, ADAM, "cpu") == "torch"
+    for name in NAMES:
+        assert engines.choose(name, NETWORK, ADAM, "cpu") == name
+    assert engines.choose("torch", NO_STACK, ADAM, "cuda") == "torch"
+
+
+@pytest.mark.parametrize(
+    ("network", "device", "reason"),
+    [
+        (NETWORK, "cuda", "it runs on a CPU, not on cuda; use --device cpu, or --engine torch"),
+        (NO_STACK, "cpu", "it trains stacks of linear layers alone; use --engine torch"),
+    ],
+)
+def test_sparse_refuses_what_it_cannot_train(network: Network, device: str, reason: str) -> None:
+    """With its own reason, which is what the user reads."""
+    assert sparse.refuses(network, ADAM, device) == reason
+    with pytest.raises(LotteryError, match=rf"^engine = 'sparse': {re.escape(reason)}$"):
+        engines.choose("sparse", network, ADAM, device)
+
+
+def test_where_all_engines_refuse_each_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_torch, "refuses", lambda network, recipe, device: "out of order")
+    with pytest.raises(LotteryError, match=r"^engine = 'sparse': it trains stacks.*; engine = 'torch': out of order$"):
+        engines.choose("auto", NO_STACK, ADAM, "cpu")
+
+
+def test_what_is_chosen_is_what_trains() -> None:
+    assert engines.trainer("sparse", "cpu") is sparse.train
+    assert engines.trainer("torch", "cpu") is engine_torch.train
+    on_gpu = engines.trainer("torch", "cuda")
+    assert isinstance(on_gpu, partial)
+    assert (on_gpu.func, on_gpu.keywords) == (engine_torch.train, {"device": "cuda"})
+    for name in NAMES:
+        trained = engines.trainer(name, "cpu")(
+            NETWORK, parts(20, 5, 5), start(), replace(ADAM, iterations=2), no_report
+        )
+        assert trained.engine == name
+
+
+def test_choosing_an_engine_imports_no_other() -> None:
+    """PyTorch takes two seconds, numba half of one."""
+    code = (
+        "import sys; from lottery import Recipe, engines; from lottery.models.mlp import stack; "
+        "assert engines.choose('auto', stack((3, 2)), Recipe(), 'cpu') == 'sparse'; "
+        "assert not {'torch', 'numba'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unknown_engine_and_device() -> None:
-    with pytest.raises(LotteryError, match="unknown engine 'fast': choose from auto, dense, sparse"):
-        engines.engine("fast", "cpu")
+    with pytest.raises(LotteryError, match=r"^unknown engine 'fast': choose from auto, sparse, torch$"):
+        engines.choose("fast", NETWORK, ADAM, "cpu")
+    with pytest.raises(
+        LotteryError, match=r"^engine = 'dense': the engine dense is called torch now; use --engine torch$"
+    ):
+        engines.choose("dense", NETWORK, ADAM, "cpu")
     with pytest.raises(LotteryError, match="unknown device 'gpu': choose from auto, cpu, cuda"):
         engines.resolve_device("gpu")
 

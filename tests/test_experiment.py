@@ -10,19 +10,21 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
 
 import lottery
-from lottery import data, engines, history, masks, models, runners
-from lottery.engines import reference
+from lottery import data, engines, masks, models
+from lottery.engines import history, reference
 from lottery.errors import LotteryError
-from lottery.experiment import Progress, check
+from lottery.runs import runners
+from lottery.runs.experiment import Progress, check
+from lottery.runs.rows import COLUMNS, Place
 from lottery.seeds import stream
 from lottery.spec import PRESETS, Data, Pruning, Recipe, Spec
 from lottery.starts import STARTS, Start
-from lottery.store import COLUMNS
 
 LOTTERY = str(Path(sys.executable).with_name("lottery"))
 
@@ -31,7 +33,7 @@ def contents(run: lottery.Run) -> dict[str, bytes]:
     """Everything that must be the same: all artefacts, and the table without the seconds it took."""
     files = {p for name in ("*.safetensors", "history.csv", "spec.toml") for p in run.path.rglob(name)}
     found = {str(p.relative_to(run.path)): p.read_bytes() for p in files}
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in run.rows()]
+    rows = [{k: v for k, v in row.to_json().items() if k != "seconds"} for row in run.rows()]
     return found | {"rows": repr(rows).encode()}
 
 
@@ -81,20 +83,27 @@ def test_levels_start_from_the_initial_weights_and_nest(undisturbed: lottery.Run
 def test_rows_say_what_the_histories_say(undisturbed: lottery.Run) -> None:
     assert len(undisturbed.rows()) == 2 * (4 + 4 * 3)
     for row in undisturbed.rows():
-        saved = undisturbed.load(row["branch"], row["replicate"], row["level"], row["draw"])
+        saved = undisturbed.read(row.place)
         at = int(np.argmin(saved.history["validation_loss"]))
-        assert row["early_stop_iteration"] == saved.history["iteration"][at]
-        assert row["test_accuracy_early_stop"] == saved.history["test_accuracy"][at]
-        assert row["test_accuracy"] == saved.history["test_accuracy"][-1]
-        assert row["validation_loss_min"] == saved.history["validation_loss"].min()
-        assert row["density"] == masks.density(saved.masks)
-        assert row["density"] + row["sparsity"] == 1
-        assert row["density:fc1.weight"] == saved.masks["fc1.weight"].mean()
-        assert 0 < row["test_accuracy"] <= 1
-        assert 0 < row["train_accuracy"] <= 1
-        assert row["iterations"] == saved.history["iteration"][-1] == 60
-        assert row["seconds"] > 0
-        assert list(row)[: len(COLUMNS)] == list(COLUMNS)
+        assert row.early_stop_iteration == saved.history["iteration"][at]
+        assert row.steady_stop_iteration is None  # three evaluations are too few
+        assert row.test_accuracy_early_stop == saved.history["test_accuracy"][at]
+        assert row.test_accuracy == saved.history["test_accuracy"][-1]
+        assert row.validation_loss_min == saved.history["validation_loss"].min()
+        assert row.density == masks.density(saved.masks)
+        value = row.to_json()
+        assert value["density"] + value["sparsity"] == 1
+        assert row.densities == {name: mask.mean() for name, mask in saved.masks.items()}
+        assert value["density:fc1.weight"] == saved.masks["fc1.weight"].mean()
+        assert row.test_accuracy is not None
+        assert 0 < row.test_accuracy <= 1
+        assert row.train_accuracy is not None
+        assert 0 < row.train_accuracy <= 1
+        assert row.iterations == saved.history["iteration"][-1] == 60
+        assert row.seconds is not None
+        assert row.seconds > 0
+        assert row.engine in engines.ENGINES
+        assert list(value) == [*COLUMNS, "density:fc1.weight", "density:fc2.weight", "density:fc3.weight"]
 
 
 def test_a_ticket_trains_to_its_recorded_result(undisturbed: lottery.Run, tmp_path: Path) -> None:
@@ -102,7 +111,8 @@ def test_a_ticket_trains_to_its_recorded_result(undisturbed: lottery.Run, tmp_pa
     run, spec = undisturbed, undisturbed.spec
     saved = run.load("rewind", 1, 2)
     start = Start(saved.start, saved.masks, (0, 1, "order", 2))
-    again = engines.engine("auto", "cpu")((784, 20, 10, 10), splits(spec, 1), start, spec.recipe, lambda i, a: None)
+    engine = engines.trainer(run.info["engine"], run.info["device"])
+    again = engine(check(spec), splits(spec, 1), start, spec.recipe, lambda i, a: None)
     assert all(again.weights[n].tobytes() == saved.trained[n].tobytes() for n in saved.trained)
     assert history.to_csv(again.history) == history.to_csv(saved.history)
 
@@ -113,20 +123,20 @@ def test_an_experiment_is_what_float64_makes_of_it(tiny: Spec, tmp_path: Path) -
     run, images = lottery.run(spec, runs_dir=tmp_path, device="cpu", engine="sparse"), splits(spec, 0)
     expected = {"fc1.weight": np.ones((20, 784), bool), "fc2.weight": np.ones((10, 20), bool)}
     expected["fc3.weight"] = np.ones((10, 10), bool)
-    assert [row["engine"] for row in run.rows()] == ["sparse"] * 3
+    assert [row.engine for row in run.rows()] == ["sparse"] * 3
     for row in run.rows():
-        level, saved = row["level"], run.load("rewind", 0, row["level"])
-        start = Start(saved.start, saved.masks, (0, 0, "order", level))
-        twin = reference.train((784, 20, 10, 10), images, start, spec.recipe, lambda i, a: None)
+        saved = run.read(row.place)
+        start = Start(saved.start, saved.masks, (0, 0, "order", row.place.level))
+        twin = reference.train(check(spec), images, start, spec.recipe, lambda i, a: None)
         assert saved.history["iteration"].tolist() == [5, 10, 15, 20]
         for column in ("train_loss", "validation_loss", "test_loss"):
             np.testing.assert_allclose(saved.history[column], twin.history[column], rtol=1e-5)
         for column in ("validation_accuracy", "test_accuracy"):  # but for a tie that rounding decides
             np.testing.assert_allclose(saved.history[column], twin.history[column], atol=0.0025)
-        assert row["train_accuracy"] == pytest.approx(twin.train_accuracy, abs=0.0015)
-        assert row["density"] == masks.density(expected)
+        assert row.train_accuracy == pytest.approx(twin.train_accuracy, abs=0.0015)
+        assert row.density == masks.density(expected)
         for name, mask in saved.masks.items():
-            assert row[f"density:{name}"] == mask.mean() == expected[name].mean()
+            assert row.densities[name] == mask.mean() == expected[name].mean()
             swapped = (mask != expected[name]).sum()  # neighbours in magnitude, by rounding
             assert swapped <= max(2, 0.005 * mask.size)
             leaving = round(spec.pruning.layer_rates.get(name, 0.5) * mask.sum())
@@ -141,7 +151,7 @@ def test_accuracy_is_that_of_the_last_iteration_not_of_the_best(tiny: Spec, tmp_
     run = lottery.run(replace(tiny, recipe=recipe, levels=0), runs_dir=tmp_path)
     (row,) = run.rows()
     accuracy = run.load("rewind", 0, 0).history["test_accuracy"]
-    assert row["test_accuracy"] == accuracy[-1] == 0.1 < accuracy.max()
+    assert row.test_accuracy == accuracy[-1] == 0.1 < accuracy.max()
 
 
 def test_branches_apply_their_rule_to_each_level_of_the_trunk(undisturbed: lottery.Run) -> None:
@@ -150,7 +160,7 @@ def test_branches_apply_their_rule_to_each_level_of_the_trunk(undisturbed: lotte
         dense = run.load("rewind", replicate, 0)
         before = dense
         for level in (1, 2, 3):
-            assert not run.has("reinit", replicate, 0)
+            assert not run.has(Place("reinit", replicate, 0))
             trunk = run.load("rewind", replicate, level)
             draws = [run.load("reinit", replicate, level, draw) for draw in (0, 1)]
             at_once = run.load("one_shot", replicate, level)
@@ -187,16 +197,17 @@ def test_a_branchs_levels_on_disk_are_verified(undisturbed: lottery.Run, tmp_pat
     shutil.copytree(undisturbed.path, path)
     run = lottery.Run(path)
     for branch, draw, other in (("reinit", 1, "reinit"), ("continue", 0, "rewind")):
-        folder, good = run.level_path(branch, 0, 1, draw), run.load(branch, 0, 1, draw)
+        place = Place(branch, 0, 1, draw)
+        folder, good = run.folder(place), run.read(place)
         shutil.rmtree(folder)
         theirs = run.load(other, 1, 1)  # whole, but of another start
-        run.save(branch, 0, 1, replace(theirs, row=good.row), draw)
-        shutil.rmtree(run.level_path(branch, 0, 3, draw))
+        run.save(replace(theirs, row=good.row))
+        shutil.rmtree(run.folder(replace(place, level=3)))
         with pytest.raises(LotteryError, match=r"not what this version makes from the levels before") as caught:
             lottery.run(run.spec, runs_dir=tmp_path)
         assert str(folder) in str(caught.value)
         shutil.rmtree(folder)
-        run.save(branch, 0, 1, good, draw)
+        run.save(good)
         lottery.run(run.spec, runs_dir=tmp_path)
         assert contents(run) == contents(undisturbed)
 
@@ -214,7 +225,7 @@ def test_any_rule_runs_as_the_trunks_and_any_as_its_branch(tiny: Spec, tmp_path:
 def test_a_branch_waits_for_its_trunk_and_trains_none_of_it(tiny: Spec, tmp_path: Path) -> None:
     heard: list[Progress] = []
     lottery.run(replace(tiny, branches=("reinit",)), runs_dir=tmp_path, jobs=2, progress=heard.append)
-    finished = [(event.branch, event.level) for event in heard if event.row]
+    finished = [(event.place.branch, event.place.level) for event in heard if event.row]
     assert finished == [("rewind", 0), ("rewind", 1), ("rewind", 2), ("reinit", 1), ("reinit", 2)]
 
 
@@ -279,8 +290,8 @@ def test_a_run_keeps_to_its_engine(tiny: Spec, tmp_path: Path) -> None:
     """auto is the sparse engine on a CPU, by that name too; another would mix bits within one run."""
     lottery.run(replace(tiny, levels=0), runs_dir=tmp_path, device="cpu")
     lottery.run(replace(tiny, levels=1), runs_dir=tmp_path, device="cpu", engine="sparse")
-    with pytest.raises(LotteryError, match="was begun with engine 'sparse', now it is 'dense'"):
-        lottery.run(tiny, runs_dir=tmp_path, device="cpu", engine="dense")
+    with pytest.raises(LotteryError, match="was begun with engine 'sparse', now it is 'torch'"):
+        lottery.run(tiny, runs_dir=tmp_path, device="cpu", engine="torch")
 
 
 def test_a_run_keeps_to_its_data(tiny: Spec, tmp_path: Path) -> None:
@@ -290,11 +301,13 @@ def test_a_run_keeps_to_its_data(tiny: Spec, tmp_path: Path) -> None:
     info = json.loads(path.read_text())
     assert info["data"] == data.load("mnist-5k").sha256
     assert all(len(digest) == 64 for digest in info["data"].values())
+    assert info["images"] == {"train": 4000, "test": 1000}
+    assert info["network"] == check(small).to_json()
     info["data"] = {file: digest[:-1] + "x" for file, digest in info["data"].items()}
     path.write_text(json.dumps(info))
     with pytest.raises(LotteryError, match="was begun with data "):
         lottery.run(replace(small, levels=1), runs_dir=tmp_path)
-    assert not lottery.Run(path.parent).has("rewind", 0, 1)
+    assert not lottery.Run(path.parent).has(Place("rewind", 0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -306,27 +319,40 @@ def long(undisturbed: lottery.Run, tmp_path_factory: pytest.TempPathFactory) -> 
     return lottery.run(spec, runs_dir=tmp_path_factory.mktemp("long"))
 
 
+def test_rows_of_long_histories_have_a_steady_stop_too(long: lottery.Run) -> None:
+    for row in long.rows():
+        columns = long.read(row.place).history
+        at = history.steady_stop(columns)
+        assert at is not None
+        assert row.steady_stop_iteration == columns["iteration"][at]
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_same_bits_after_six_kills(long: lottery.Run, tmp_path: Path, jobs: int) -> None:
     """kill -9 of the parent alone, at moments spread over the run; workers must die with it."""
     (tmp_path / "spec.toml").write_text(long.spec.to_toml())
     command = [LOTTERY, "run", "spec.toml", "--jobs", str(jobs)]
+    path = tmp_path / "runs" / long.path.name
+    level = median(row.seconds or 0 for row in long.rows())
     moments = random.Random(jobs)
     killed = 0
-    # while it starts up; then some time after a level is on disk, of the trunk and of branches
-    for wait_for in ("run:", "rewind", "rewind", "", "reinit", "continue"):
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(wait_for or ("rewind", "reinit", "continue")):
-                break
-        time.sleep(moments.uniform(0, 2.0 if wait_for == "run:" else 0.2))
+
+    def on_disk(branches: tuple[str, ...]) -> set[Path]:
+        return {folder for branch in branches for folder in path.glob(f"{branch}/*/level-*")}
+
+    # while it starts up; then when one more level is on disk, of the trunk and of branches, and the next in the making
+    branches = ("rewind", "reinit", "continue")
+    for wait_for in ((), branches, branches, branches, branches[1:], branches[2:]):
+        before = on_disk(wait_for)
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (on_disk(wait_for) - before if wait_for else (path / "run.json").exists()):
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, level if wait_for else 0.5))
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
-        process.stdout.close()
-    assert killed >= 3
+    assert killed >= 5
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, env=os.environ | {"COLUMNS": "200"})
-    (path,) = (tmp_path / "runs").iterdir()
+    assert [folder.name for folder in path.parent.iterdir()] == [path.name]
     assert contents(lottery.Run(path)) == contents(long)
     assert not list(path.rglob(".unfinished-*"))
 
@@ -334,7 +360,7 @@ def test_same_bits_after_six_kills(long: lottery.Run, tmp_path: Path, jobs: int)
 def test_a_damaged_level_stops_the_run_and_nothing_is_lost(tiny: Spec, tmp_path: Path) -> None:
     run = lottery.run(tiny, runs_dir=tmp_path)
     whole = contents(run)
-    path = run.level_path("rewind", 0, 1) / "trained.safetensors"
+    path = run.folder(Place("rewind", 0, 1)) / "trained.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     lottery.run(replace(tiny, levels=2), runs_dir=tmp_path)  # complete: nothing is read
     with pytest.raises(LotteryError, match=r"level-01/trained\.safetensors is damaged.*delete the folder"):
@@ -385,8 +411,8 @@ def test_global_scope_and_random_criterion_run(tiny: Spec, tmp_path: Path) -> No
 def test_without_validation_there_is_no_early_stop(tiny: Spec, tmp_path: Path) -> None:
     run = lottery.run(replace(tiny, data=replace(tiny.data, validation=0), levels=0), runs_dir=tmp_path)
     (row,) = run.rows()
-    assert row["early_stop_iteration"] is None
-    assert row["test_accuracy_early_stop"] is None
+    assert row.early_stop_iteration is None
+    assert row.test_accuracy_early_stop is None
     assert ",30,,,0." in (run.path / "levels.csv").read_text()
 
 

@@ -1,4 +1,4 @@
-"""Figures: what is drawn where, from frames whose values are known."""
+"""The panels of a study: what is drawn where, from frames whose values are known."""
 
 import numpy as np
 import pandas as pd
@@ -6,8 +6,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from lottery import figures
-from lottery.plots import BRANCH_COLOURS
+from lottery.views import plots
+from lottery.views.measures import BRANCH_COLOURS
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def drawn(ax: Axes) -> dict[str, tuple[str, str]]:
 
 
 def test_density_is_logarithmic_and_decreasing_and_branches_have_their_colours(levels: pd.DataFrame) -> None:
-    lines = figures.branch_lines(levels, ("rewind", "reinit", "one_shot"))
-    ax = figures.against_density(lines, "test_accuracy")
+    lines = plots.branch_lines(levels, ("rewind", "reinit", "one_shot"))
+    ax = plots.against_density(lines, "test_accuracy")
     assert ax.get_xscale() == "log"
     left, right = ax.get_xlim()
     assert left > 100 > 12.5 > right
@@ -42,9 +42,9 @@ def test_density_is_logarithmic_and_decreasing_and_branches_have_their_colours(l
 
 
 def test_means_and_bars_are_percent_and_iterations(levels: pd.DataFrame) -> None:
-    lines = figures.branch_lines(levels, ("rewind",))
+    lines = plots.branch_lines(levels, ("rewind",))
     for column, mean, least, most in (("test_accuracy", 91, 90, 92), ("early_stop_iteration", 1100, 1000, 1200)):
-        ax = figures.against_density(lines, column)
+        ax = plots.against_density(lines, column)
         (line, _, (bars,)) = ax.containers[0]
         assert np.array(line.get_data(), float).tolist() == [[100, 50, 25, 12.5], pytest.approx(4 * [mean])]
         assert np.array([segment[:, 1] for segment in bars.get_segments()]) == pytest.approx(
@@ -55,8 +55,8 @@ def test_means_and_bars_are_percent_and_iterations(levels: pd.DataFrame) -> None
 
 def test_what_falls_far_below_the_dense_network_is_cut_off(levels: pd.DataFrame) -> None:
     levels.loc[levels["level"] == 3, "test_accuracy"] = 0.2
-    low, high = figures.against_density(figures.branch_lines(levels, ("rewind",)), "test_accuracy").get_ylim()
-    assert 91 - figures.REACH - 1 < low < 91 - figures.REACH
+    low, high = plots.against_density(plots.branch_lines(levels, ("rewind",)), "test_accuracy").get_ylim()
+    assert 91 - plots.REACH - 1 < low < 91 - plots.REACH
     assert high > 92
 
 
@@ -69,7 +69,7 @@ def test_curves_while_training() -> None:
     ]
     names = "branch replicate draw level density iteration test_accuracy validation_loss"
     history = pd.DataFrame(rows, columns=names.split())
-    ax = figures.while_training(history, "test_accuracy", [("rewind", 0), ("rewind", 1), ("reinit", 1)], until=0.75)
+    ax = plots.while_training(history, "test_accuracy", [("rewind", 0), ("rewind", 1), ("reinit", 1)], until=0.75)
     assert ax.get_xlim() == (0, 30)
     assert np.array(ax.lines[1].get_data(), float).tolist() == [[10, 20, 30], pytest.approx(3 * [91.05])]
     assert ax.get_legend_handles_labels()[1] == ["100.0 %", "50.0 %"]
@@ -83,15 +83,15 @@ def ticket() -> pd.DataFrame:
 
 
 def test_connections_are_counted_at_either_end() -> None:
-    into = figures.connections({"x": ticket()}, "fc1.weight", "unit")
+    into = plots.connections({"x": ticket()}, "fc1.weight", "unit")
     assert np.array(into.lines[0].get_ydata(), float) == pytest.approx([100, 100 / 3])
-    out = figures.connections({"x": ticket()}, "fc1.weight", "input")
+    out = plots.connections({"x": ticket()}, "fc1.weight", "input")
     assert np.array(out.lines[0].get_ydata(), float) == pytest.approx([100, 50, 50])
 
 
 def test_distributions_have_area_one() -> None:
     x = np.linspace(-1, 1, 1001)
-    ax = figures.distributions({"some": x, "none": x[:0]}, "x")
+    ax = plots.distributions({"some": x, "none": x[:0]}, "x")
     (line,) = ax.lines
     at, height = np.asarray(line.get_data(), float)
     assert height.sum() * (at[1] - at[0]) == pytest.approx(1)

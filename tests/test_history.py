@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lottery import history
+from lottery.engines import history
 from lottery.errors import LotteryError
 from lottery.seeds import stream
 
@@ -28,6 +28,17 @@ def test_early_stop_is_the_first_minimum_of_the_validation_loss() -> None:
     found["test_loss"][:] = [0.0, 9.0, 0.0, 0.0]
     assert history.early_stop(found) == 1
     assert history.early_stop(made([np.nan, np.nan])) is None
+
+
+def test_a_steady_stop_is_the_middle_of_the_lowest_eleven_evaluations() -> None:
+    losses = [1.0] * 60
+    losses[20:31] = [0.5] * 11
+    losses[50] = 0.0  # one lucky evaluation
+    assert history.early_stop(made(losses)) == 50
+    assert history.steady_stop(made(losses)) == 25
+    assert history.steady_stop(made([0.3] * 50)) == 5  # the first of equals
+    assert history.steady_stop(made([0.3] * 49)) is None
+    assert history.steady_stop(made([np.nan] * 60)) is None
 
 
 def test_other_columns_are_refused() -> None:

@@ -8,20 +8,21 @@ import pytest
 from lottery import criteria, loop, masks, models, starts
 from lottery.errors import LotteryError
 from lottery.masks import Masks, Weights
+from lottery.models.mlp import stack
 from lottery.seeds import stream
 from lottery.spec import Pruning
 
-LAYOUT = models.mlp((12, 8, 5))
-PRUNABLE = [name for name, tensor in LAYOUT.items() if tensor.prunable]
+NETWORK = stack((12, 8, 5))
+PRUNABLE = NETWORK.prunable
 
 
 def theta() -> Weights:
-    weights = models.initial_weights(LAYOUT, "glorot_normal", stream(3))
+    weights = models.initial_weights(NETWORK, "glorot_normal", stream(3))
     return weights | {"fc1.bias": stream(4).standard_normal(8).astype(np.float32)}  # non-zero: biases rewind too
 
 
 def draw_theta(rng: np.random.Generator) -> Weights:
-    return models.initial_weights(LAYOUT, "glorot_normal", rng)
+    return models.initial_weights(NETWORK, "glorot_normal", rng)
 
 
 def vandal(level: int, start: starts.Start) -> Weights:

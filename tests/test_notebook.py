@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lottery
 from lottery import masks as core
+from lottery import models
 from lottery.errors import LotteryError
 from lottery.masks import Masks, Weights
 from lottery.notebook import (
@@ -31,7 +32,7 @@ from lottery.notebook import (
     train_iterations,
 )
 from lottery.seeds import stream
-from lottery.spec import PRESETS, Data, Spec
+from lottery.spec import PRESETS, Data, Model, Spec
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "lenet_mnist.ipynb"
 PERCENTS = {"fc1.weight": 0.2, "fc2.weight": 0.2, "fc3.weight": 0.1}
@@ -133,6 +134,19 @@ def test_lenet_is_the_papers_and_starts_as_a_spec_of_its_seed() -> None:
 def test_lenet_takes_images_flat_or_square() -> None:
     model, (x, _) = LeNet300100(), examples()
     assert torch.equal(model(x), model(x.flatten(1)))
+
+
+def test_lenet_is_written_out_and_computes_what_the_packages_own_network_does() -> None:
+    model, (x, _) = LeNet300100(5), examples()
+    for layer, shape in ((model.fc1, (784, 300)), (model.fc2, (300, 100)), (model.fc3, (100, 10))):
+        assert isinstance(layer, nn.Linear)
+        assert (layer.in_features, layer.out_features) == shape
+    network = models.network(Model("lenet-300-100"), (28, 28), 10)
+    assert list(model.get_weights_as_dict()) == list(network.tensors)
+    assert same(model.get_weights_as_dict(), models.initial_weights(network, Model.init, stream(5, 0, "weights")))
+    module = network.module()
+    module.load_state_dict(model.state_dict())
+    assert torch.equal(model(x), module(x))
 
 
 @pytest.mark.parametrize("make", [LeNet300100, Net])
@@ -604,7 +618,8 @@ def test_the_first_round_by_hand_is_the_runs(tmp_path: Path) -> None:
     )
     for name, trained in model.get_weights_as_dict().items():
         np.testing.assert_allclose(trained, saved.trained[name], atol=1e-5)
-    assert seen["final_test_acc"] == pytest.approx(100 * saved.row["test_accuracy"], abs=0.2)
+    assert saved.row.test_accuracy is not None
+    assert seen["final_test_acc"] == pytest.approx(100 * saved.row.test_accuracy, abs=0.2)
     assert same(prune_by_percent(PERCENTS, masks, saved.trained), following.masks)
 
 

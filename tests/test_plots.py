@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import lottery
-from lottery import cli, plots
+from lottery import cli
 from lottery.errors import LotteryError
+from lottery.runs.store import Run
 from lottery.spec import Spec
-from lottery.store import Run
+from lottery.views import measures, plots
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +51,10 @@ def test_the_command_writes_them(run: Run, capsys: pytest.CaptureFixture[str], k
 
 
 def test_the_numbers_are_the_runs(run: Run) -> None:
-    rows = [row for row in run.rows() if row["branch"] == "reinit" and row["level"] == 2]
-    line = next(line for line in plots.early_stop(run).lines if line.get_label() == "reinit")
-    assert line.get_ydata()[2] == np.mean([row["early_stop_iteration"] for row in rows])  # type: ignore[index]
-    assert line.get_color() == plots.BRANCH_COLOURS["reinit"]
+    rows = [row for row in run.rows() if (row.place.branch, row.place.level) == ("reinit", 2)]
+    (bars,) = (bars for bars in plots.early_stop(run).containers if bars.get_label() == "reinit")
+    assert bars[0].get_ydata()[2] == np.mean([row.early_stop_iteration for row in rows])
+    assert bars[0].get_color() == measures.BRANCH_COLOURS["reinit"]
     curves = plots.training(run, 2, "test_accuracy").lines
     drawn = [np.asarray(c.get_ydata()).tolist() for c in curves]
     for replicate in (0, 1):
@@ -65,11 +66,12 @@ def test_the_numbers_are_the_runs(run: Run) -> None:
 
 
 def test_a_notebook_shows_a_run_as_a_table_with_a_figure(run: Run, tmp_path: Path) -> None:
-    shown = run._repr_html_()  # type: ignore[attr-defined]
-    assert lottery.open_run(run.path)._repr_html_() == shown  # type: ignore[attr-defined]
+    shown = run._repr_html_()
+    assert lottery.open_run(run.path)._repr_html_() == shown
     assert shown.count("<tr>") == 1 + 3  # the trunk's levels
-    assert '<img alt="Test accuracy against weights remaining" src="data:image/png;base64,iVBOR' in shown
-    accuracy = np.mean([row["test_accuracy"] for row in run.rows() if (row["branch"], row["level"]) == ("rewind", 2)])
+    assert '<img alt="Test accuracy against weights left" src="data:image/png;base64,iVBOR' in shown
+    rows = [row for row in run.rows() if (row.place.branch, row.place.level) == ("rewind", 2)]
+    accuracy = np.mean([row.test_accuracy for row in rows if row.test_accuracy is not None])
     assert f"<td>{100 * accuracy:.2f}</td>" in shown
     hostile = Run(Path(shutil.copytree(run.path, tmp_path / "<script>")))
     assert "<b>&lt;script&gt;</b>" in plots.notebook_html(hostile)

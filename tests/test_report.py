@@ -20,11 +20,14 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 import lottery
-from lottery import analysis, charts, cli, report
-from lottery.analysis import OpenRun
+from lottery import cli
+from lottery.analysis import statistics
 from lottery.errors import LotteryError
+from lottery.runs.store import Run
 from lottery.spec import PRESETS, Spec, flatten
-from lottery.study import RUNS
+from lottery.studies import claims_of, lth_mnist
+from lottery.views import report
+from lottery.views.report import charts, document
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -109,7 +112,7 @@ def everything_pruned(finished: Path, tmp_path: Path) -> Path:
 def hostile(finished: Path, tmp_path: Path) -> Path:
     """A name and a branch that are scripts, and a spec that ends the script that it is in."""
     path = Path(shutil.copytree(finished, tmp_path / HOSTILE))
-    spec = lottery.Run(path).spec
+    spec = Run(path).spec
     spec = replace(spec, pruning=replace(spec.pruning, layer_rates={BREAKOUT: 0.5}), branches=(f"{HOSTILE}:2",))
     (path / "spec.toml").write_text(spec.to_toml())
     shutil.move(path / "reinit", path / HOSTILE)
@@ -150,7 +153,7 @@ def marks(browser: webdriver.Chrome) -> dict[str, int]:
 
 
 def write(runs: list[Path], tmp_path: Path) -> Path:
-    return report.write_report([OpenRun(path) for path in runs], tmp_path / "page.html")
+    return report.write_report([Run(path) for path in runs], tmp_path / "page.html")
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
@@ -218,7 +221,7 @@ def test_the_slider_changes_what_is_drawn(
         labels = {browser.find_element(By.ID, name).get_attribute("aria-label") for name in names}
         assert all(f"evel {level}" in str(label) for label in labels)
         visible = [row for row in browser.find_elements(By.CSS_SELECTOR, "[data-level]") if row.is_displayed()]
-        kept = sum(int(mask.sum()) for mask in lottery.Run(finished).load("rewind", 0, level).masks.values())
+        kept = sum(int(mask.sum()) for mask in Run(finished).load("rewind", 0, level).masks.values())
         assert len(visible) == 1
         cells = [row.split()[1] for row in visible[0].text.splitlines() if row.startswith("fc")]
         assert sum(int(cell.replace(",", "")) for cell in cells) == kept
@@ -247,7 +250,7 @@ def test_the_legend_switches_a_branch_off_everywhere(browser: webdriver.Chrome, 
 
 
 def test_charts_show_the_numbers_of_the_run(browser: webdriver.Chrome, finished: Path, tmp_path: Path) -> None:
-    run = OpenRun(finished)
+    run = Run(finished)
     visit(browser, write([finished], tmp_path))
     slide(browser, 1)
 
@@ -263,7 +266,7 @@ def test_charts_show_the_numbers_of_the_run(browser: webdriver.Chrome, finished:
         ("early_stop", "early_stop_iteration", 1),
     ):
         lines = {t["meta"]: t for t in traces(chart) if t["mode"] == "lines+markers"}
-        found = analysis.summary(levels, column)
+        found = statistics.summary(levels, column)
         for branch in ("rewind", "reinit"):
             part = found[found["branch"] == branch]
             assert lines[branch]["y"] == pytest.approx(
@@ -322,7 +325,7 @@ def test_two_runs_are_laid_over_each_other(browser: webdriver.Chrome, finished: 
     rows = [row.text.split() for row in browser.find_elements(By.CSS_SELECTOR, "#differences tbody tr")]
     assert ["seed", "0", "7"] in rows
     assert ["recipe.iterations", "30", "20"] in rows
-    spec, there = lottery.Run(finished).spec, lottery.Run(other).spec
+    spec, there = Run(finished).spec, Run(other).spec
     assert {row[0] for row in rows} == set(spec.differences(there))
     keys = [key.text for key in browser.find_elements(By.CSS_SELECTOR, ".legend button")]
     assert keys == ["A rewind", "A reinit", "B rewind"]
@@ -337,7 +340,7 @@ def test_two_runs_are_laid_over_each_other(browser: webdriver.Chrome, finished: 
 
 
 def test_nothing_that_a_spec_says_ends_the_script(finished: Path, tmp_path: Path) -> None:
-    text = report.page([OpenRun(hostile(finished, tmp_path))])
+    text = report.page([Run(hostile(finished, tmp_path))])
     assert BREAKOUT not in text
     assert HOSTILE not in text
     assert text.count("</script>") == 3  # the page's own: data, Plotly, ours
@@ -358,32 +361,30 @@ def test_nothing_that_a_spec_says_ends_the_script(finished: Path, tmp_path: Path
     ],
 )
 def test_the_command_makes_the_run_again(spec: Spec) -> None:
-    program, *words = shlex.split(report.command(spec, "dense", "cpu"))
+    program, *words = shlex.split(document.command(spec, "torch", "cpu"))
     assert program == "lottery"
     parsed = cli._parse(words)
     assert isinstance(parsed, cli.RunCommand)
     assert flatten(parsed.spec) == flatten(spec)
-    assert (parsed.engine, parsed.device) == ("dense", "cpu")
+    assert (parsed.engine, parsed.device) == ("torch", "cpu")
 
 
 def test_claims_are_shown_of_the_main_run_only(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "The paper’s claims" not in report.page([OpenRun(finished)])
-    spec = lottery.Run(finished).spec
-    monkeypatch.setitem(RUNS, "main", replace(RUNS["main"], spec=replace(spec, seed=0)))
-    text = report.page([OpenRun(finished)])
+    assert "The paper’s claims" not in report.page([Run(finished)], claims_of)
+    spec = Run(finished).spec
+    monkeypatch.setitem(lth_mnist.RUNS, "main", replace(lth_mnist.RUNS["main"], spec=replace(spec, seed=0)))
+    assert "The paper’s claims" not in report.page([Run(finished)])
+    text = report.page([Run(finished)], claims_of)
     assert "The paper’s claims" in text
     assert "8b resetting is more accurate" in text
 
 
-class Altered(OpenRun):
+def altered(path: Path, alter: Callable[[pd.DataFrame], pd.DataFrame]) -> Run:
     """A run whose levels say something else."""
-
-    def __init__(self, path: Path, alter: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-        super().__init__(path)
-        self.alter = alter
-
-    def levels(self) -> pd.DataFrame:
-        return self.alter(super().levels())
+    run = Run(path)
+    levels = alter(run.levels())
+    run.levels = lambda: levels  # type: ignore[method-assign]
+    return run
 
 
 def test_each_branch_has_its_own_verdicts(finished: Path) -> None:
@@ -397,7 +398,7 @@ def test_each_branch_has_its_own_verdicts(finished: Path) -> None:
         stop = levels["level"].map({0: 25.0, 1: 4.0, 2: 4.0})
         return levels.assign(early_stop_iteration=stop, test_accuracy_early_stop=0.5 + np.array(gain) / 100)
 
-    rows = re.findall(r'<tr data-key="(\w+)">(.*?)</tr>', report.page([Altered(finished, alter)]), re.DOTALL)
+    rows = re.findall(r'<tr data-key="(\w+)">(.*?)</tr>', report.page([altered(finished, alter)]), re.DOTALL)
     verdicts = [(branch, *(re.findall(r'data-value="(.*?)"', row)[i] for i in (1, -1))) for branch, row in rows]
     assert verdicts == [
         ("rewind", "0", ""),
@@ -422,21 +423,21 @@ def test_what_sparse_training_saved(finished: Path, pruned: float, total: str, s
     assert (
         f"<p>14 networks were trained in {total}; each at the dense network’s cost, they would have taken 2 min 20 s: "
         f"{says} (engine: sparse).</p>"
-    ) in report.page([Altered(finished, alter)])
+    ) in report.page([altered(finished, alter)])
 
 
 def test_dense_networks_alone_are_compared_with_nothing(finished: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(finished, tmp_path / "dense"))
     for folder in (path / "reinit", *path.glob("rewind/*/level-01"), *path.glob("rewind/*/level-02")):
         shutil.rmtree(folder)
-    text = report.page([Altered(path, lambda levels: levels.assign(seconds=3.0))])
+    text = report.page([altered(path, lambda levels: levels.assign(seconds=3.0))])
     assert "<p>2 networks were trained in 6 s.</p>" in text
 
 
 def test_many_evaluations_are_thinned_and_it_is_said(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "evaluation is drawn" not in report.page([OpenRun(finished)])
+    assert "evaluation is drawn" not in report.page([Run(finished)])
     monkeypatch.setattr(charts, "HISTORY_BYTES", 120)
-    assert "One evaluation in 2 is drawn, and the last." in report.page([OpenRun(finished)])
+    assert "One evaluation in 2 is drawn, and the last." in report.page([Run(finished)])
 
 
 def test_packed_numbers_come_back() -> None:
@@ -454,7 +455,7 @@ def test_bad_input_is_one_clear_line(finished: Path, tmp_path: Path, capsys: pyt
     with pytest.raises(LotteryError, match="given twice"):
         write([finished, finished], tmp_path)
     with pytest.raises(LotteryError, match="there is no folder"):
-        report.write_report([OpenRun(finished)], tmp_path / "nowhere" / "page.html")
+        report.write_report([Run(finished)], tmp_path / "nowhere" / "page.html")
     assert cli.main(["report", "--runs-dir", str(finished.parent)]) == 2
     assert finished.name in capsys.readouterr().err
     assert cli.main(["report", "nothing", "--runs-dir", str(finished.parent)]) == 2
@@ -481,9 +482,9 @@ def test_a_run_keeps_its_report_current(
     seen = []
     write_report = report.write_report
 
-    def watch(runs: list[OpenRun], path: Path) -> Path:
+    def watch(runs: list[Run], path: Path, claims_of: document.Claims) -> Path:
         seen.append(len(runs[0].rows()))
-        return write_report(runs, path)
+        return write_report(runs, path, claims_of)
 
     monkeypatch.setattr(report, "write_report", watch)
     words = [*RUN, "--jobs", "1", "--runs-dir", str(tmp_path)]
@@ -500,7 +501,7 @@ def test_a_run_keeps_its_report_current(
 def test_a_report_that_fails_harms_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(runs: list[OpenRun], path: Path) -> Path:
+    def fail(runs: list[Run], path: Path, claims_of: document.Claims) -> Path:
         raise OSError("disk full")
 
     monkeypatch.setattr(report, "write_report", fail)

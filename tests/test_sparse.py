@@ -1,24 +1,31 @@
 """What only the sparse engine promises: any machine, the JIT off, no subnormal numbers, kernels compiled once."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lottery import engines, masks
+import lottery
+from lottery import masks
 from lottery.data import Images, Splits
-from lottery.engines import dense, kernels, reference, sparse, vectors
-from lottery.errors import LotteryError
+from lottery.engines import optimizers, reference, sparse
+from lottery.engines.sparse import kernels, training, vectors
+from lottery.engines.sparse.training import train
+from lottery.models.mlp import stack
 from lottery.spec import Recipe
 from lottery.starts import Start
 
 sys.path.insert(0, str(Path(__file__).parent))  # the subprocesses below import this file's neighbours too
-from test_engines import RECIPES, SIZES, no_report, parts, start
+from test_engines import NETWORK, RECIPES, no_report, parts, start
+
+SOURCE = Path(lottery.__file__).parent
 
 
 def compare() -> None:
@@ -27,9 +34,9 @@ def compare() -> None:
         recipe = replace(recipe, iterations=6, evaluate_every=3, batch_size=70)  # two blocks, the second partial
         for density, in_bytes in product((1.0, 0.4, 0.1), (False, True)):
             data, begin = parts(100, 7, 20, in_bytes=in_bytes), start(density)
-            assert sparse._prepare(data).train.coded == in_bytes
-            ours = sparse.train(SIZES, data, begin, recipe, no_report)
-            expected = reference.train(SIZES, data, begin, recipe, no_report)
+            assert training._prepare(data).train.coded == in_bytes
+            ours = train(NETWORK, data, begin, recipe, no_report)
+            expected = reference.train(NETWORK, data, begin, recipe, no_report)
             for column, values in expected.history.items():
                 np.testing.assert_allclose(ours.history[column], values, rtol=1e-5)
             for name, weight in expected.weights.items():
@@ -67,6 +74,69 @@ def test_lesser_processors_get_the_same_and_compile_once(cpu: str, tmp_path: Pat
     assert sorted(map(finish, both)) == [0, 1]
 
 
+CHANGES = {
+    "optimizers.py": ("BETA1, BETA2 = 0.9, 0.999", "BETA1, BETA2 = 0.8, 0.999"),
+    "sparse/vectors.py": ("LANES = 64", "LANES = 32 + 32"),
+    "sparse/kernels.py": ("CHUNK = 196", "CHUNK = 195 + 1"),
+}
+"""File -> a line of it, and what it is changed to."""
+
+
+COMPILE_ONE = """
+import sys; sys.path.insert(0, sys.argv[1])
+from lottery.engines.sparse import kernels
+assert kernels.__file__.startswith(sys.argv[1])
+constants, stats = kernels.step_constants(True, 1e-3, 0.0, 1), kernels.step_constants.stats
+print(sum(stats.cache_misses.values()), sum(stats.cache_hits.values()), round(constants[2], 6), kernels.SOURCES.hex())
+"""
+"""Compiles one kernel, or loads it: prints which, Adam's 1 - beta1 as it is compiled in, and the key."""
+
+
+@pytest.mark.skipif(not vectors.JIT, reason="without the JIT nothing is compiled")
+def test_kernels_compiled_from_other_sources_are_not_found(tmp_path: Path) -> None:
+    """Numba looks at the text of kernels.py alone, and compiles in what comes from the others."""
+    shutil.copytree(SOURCE, tmp_path / "lottery", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", COMPILE_ONE, str(tmp_path)]
+
+    def found() -> list[str]:
+        result = subprocess.run(command, env=environment, text=True, capture_output=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.split()
+
+    *compiled, key = found()
+    assert compiled == ["1", "0", "0.1"]
+    assert found() == ["0", "1", "0.1", key]
+    keys = {key}
+    for file, (line, other) in CHANGES.items():  # one after the other: only what was compiled last is kept
+        path = tmp_path / "lottery" / "engines" / file
+        before = path.read_text()
+        assert before.count(f"\n{line}\n") == 1
+        path.write_text(before.replace(line, other))
+        *compiled, key = found()
+        assert compiled == ["1", "0", "0.2"]
+        assert key not in keys
+        keys.add(key)
+
+
+def test_the_wait_for_the_compiler_is_foretold(monkeypatch: pytest.MonkeyPatch) -> None:
+    training.compile_kernels()
+    assert sparse.slow_start() == ""
+    if vectors.JIT:
+        monkeypatch.setattr(kernels.train._cache._cache_file, "_source_stamp", b"of other sources")
+        assert sparse.slow_start() == "compiling the kernels, this once: half a minute"
+
+
+def test_all_kernels_are_found_by_one_key() -> None:
+    """Each is compiled into those that call it."""
+    compiled = [value for value in vars(kernels).values() if hasattr(value, "py_func")]
+    assert len(compiled) > 30
+    for kernel in compiled:
+        assert kernel._cache._cache_file._source_stamp == kernels.SOURCES
+    files = (kernels.__file__, vectors.__file__, optimizers.__file__)
+    assert sha256(b"".join(Path(file).read_bytes() for file in files)).digest() == kernels.SOURCES
+
+
 def test_subnormal_numbers_are_flushed() -> None:
     """Adam's moments of a weight whose gradient has become 0 decay by 0.9 a step: 10^-38 after some 800."""
     begin = start(1.0)
@@ -74,33 +144,25 @@ def test_subnormal_numbers_are_flushed() -> None:
     images = Images(np.zeros((16, 30), np.float32), np.zeros(16, np.int64))
     data = Splits(images, images, images)
     for tiled in (0, 1, 2):
-        net, tiles = sparse._net(SIZES, begin, tiled, 16), sparse._tiles(SIZES, begin, tiled, 16, coded=True)
-        inner = sparse._inner(SIZES, begin, tiled)
+        whole = training._stack(NETWORK, begin)
+        net, tiles = training._net(whole, tiled, 16), training._tiles(whole, tiled, 16, coded=True)
+        inner = training._inner(whole, tiled)
         for moments in (net.m, net.v, net.mb, tiles.M, tiles.V, inner.M, inner.V):
             moments[:] = 1e-30
         iterations = 2000
         order = np.tile(np.arange(16), iterations)
         ends = np.arange(iterations + 1) * 16
-        lists = sparse._prepare(data).train
+        lists = training._prepare(data).train
         what = (net, tiles, inner, lists, np.float32(0), order, ends, 0)
         kernels.train(*what, True, 1e-3, 0.0, 0.0, np.zeros(iterations))
         for moments in (net.m, net.v, net.mb, tiles.M, tiles.V, inner.M, inner.V):
             assert not ((moments != 0) & (np.abs(moments) < np.finfo(np.float32).tiny)).any()
-        assert not net.m[: SIZES[1]].any()
+        assert not net.m[: NETWORK.sizes[1]].any()
 
 
 def test_numbers_outside_the_kernels_are_left_as_they_were() -> None:
-    sparse.train(SIZES, parts(20, 5, 5), start(), RECIPES["adam"], no_report)
+    train(NETWORK, parts(20, 5, 5), start(), RECIPES["adam"], no_report)
     assert np.float32(1e-38) * np.float32(0.1) != 0
-
-
-def test_the_rule_of_auto() -> None:
-    assert engines.engine("auto", "cpu") is sparse.train
-    assert engines.engine("sparse", "cpu") is sparse.train
-    on_gpu = engines.engine("auto", "cuda")
-    assert getattr(on_gpu, "func", None) is dense.train
-    with pytest.raises(LotteryError, match="engine = 'sparse': runs on a CPU, not on cuda"):
-        engines.engine("sparse", "cuda")
 
 
 def test_images_without_any_background(tmp_path: Path) -> None:
@@ -109,13 +171,13 @@ def test_images_without_any_background(tmp_path: Path) -> None:
     images = Images(rng.standard_normal((50, 30)).astype(np.float32), rng.integers(0, 4, 50))
     data, recipe = Splits(images, images, images), Recipe(iterations=10, evaluate_every=5, batch_size=20)
     for density in (1.0, 0.2):
-        ours, expected = (f(SIZES, data, start(density), recipe, no_report) for f in (sparse.train, reference.train))
+        ours, expected = (f(NETWORK, data, start(density), recipe, no_report) for f in (train, reference.train))
         np.testing.assert_allclose(ours.history["test_loss"], expected.history["test_loss"], rtol=1e-5)
 
 
 def test_wide_images() -> None:
     """More pixels than two bytes can number."""
-    sizes = (70_000, 3, 2)
+    network = stack((70_000, 3, 2))
     x = np.zeros((8, 70_000), np.float32)
     x[np.arange(8), np.arange(8) * 9_999] = 1
     images = Images(x, np.arange(8) % 2)
@@ -124,7 +186,7 @@ def test_wide_images() -> None:
     kept = {n: np.ones(weights[n].shape, bool) for n in ("fc1.weight", "fc2.weight")}
     data, recipe = Splits(images, images, images), Recipe(iterations=3, evaluate_every=1, batch_size=4)
     begin = Start(weights, kept, (0,))
-    ours, expected = (f(sizes, data, begin, recipe, no_report) for f in (sparse.train, reference.train))
+    ours, expected = (f(network, data, begin, recipe, no_report) for f in (train, reference.train))
     np.testing.assert_allclose(ours.history["test_loss"], expected.history["test_loss"], rtol=1e-5)
 
 
@@ -135,9 +197,7 @@ def test_weights_that_lead_to_a_dead_end(recipe: str) -> None:
     begin.masks["fc2.weight"][:, 3], begin.masks["fc3.weight"][:, 5] = False, False
     begin = Start(masks.apply(begin.weights, begin.masks), begin.masks, begin.order)
     data = parts(100, 10, 10)
-    ours, expected = (
-        f(SIZES, data, begin, RECIPES[recipe], no_report).weights for f in (sparse.train, reference.train)
-    )
+    ours, expected = (f(NETWORK, data, begin, RECIPES[recipe], no_report).weights for f in (train, reference.train))
     for name, row in (("fc1.weight", 3), ("fc2.weight", 5)):
         kept = begin.masks[name][row]
         assert kept.any()
@@ -149,7 +209,7 @@ def test_weights_that_lead_to_a_dead_end(recipe: str) -> None:
 def test_four_sums_are_each_to_the_bit_what_one_is() -> None:
     """Where a weight's gradient is computed, alone or with three others, changes nothing."""
     rng = np.random.default_rng(0)
-    net = sparse._net(SIZES, start(0.4), 0, 16)
+    net = training._net(training._stack(NETWORK, start(0.4)), 0, 16)
     for array in (net.A, net.D):
         array[:] = rng.standard_normal(array.size)
     kernels.gradients(net, False)

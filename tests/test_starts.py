@@ -9,24 +9,24 @@ import pytest
 
 from lottery import criteria, data, engines, loop, masks, models, starts
 from lottery.masks import Masks, Weights
+from lottery.models.mlp import stack
 from lottery.seeds import stream
 from lottery.spec import Pruning, Recipe
 from lottery.starts import STARTS, WORDS, Start, Trunk
 
-SIZES = (784, 30, 30, 10)
-LAYOUT = models.mlp(SIZES)
+NETWORK = stack((784, 30, 30, 10))
 KEY = (7, 1)
 
 
 def fresh(rng: np.random.Generator) -> Weights:
-    return models.initial_weights(LAYOUT, "glorot_normal", rng)
+    return models.initial_weights(NETWORK, "glorot_normal", rng)
 
 
 @pytest.fixture(scope="module")
 def trunk() -> Trunk:
     """The trunk before its level 2, trained far enough for signs to flip; its initial biases are not 0."""
     parts = data.split(data.load("mnist-5k"), "standardize", 500, stream(*KEY, "split"))
-    train, recipe = engines.engine("auto", "cpu"), Recipe(learning_rate=0.01, iterations=300, evaluate_every=300)
+    train, recipe = engines.trainer("sparse", "cpu"), Recipe(learning_rate=0.01, iterations=300, evaluate_every=300)
     initial = fresh(stream(0))
     for name in (name for name in initial if "bias" in name):
         initial[name] = stream(1, name).standard_normal(initial[name].shape).astype(np.float32) / 10
@@ -41,9 +41,14 @@ def trunk() -> Trunk:
             criteria.Evidence(level.start.weights, level.trained, level.start.masks, stream(0)), Pruning(rate=0.3)
         )
 
-    prunable = [name for name, tensor in LAYOUT.items() if tensor.prunable]
     for _ in loop.levels(
-        initial, prunable, 2, rule, lambda _, s: train(SIZES, parts, s, recipe, lambda i, a: None).weights, prune, KEY
+        initial,
+        NETWORK.prunable,
+        2,
+        rule,
+        lambda _, s: train(NETWORK, parts, s, recipe, lambda i, a: None).weights,
+        prune,
+        KEY,
     ):
         pass
     return replace(before[-1], fresh=fresh)

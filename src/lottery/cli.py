@@ -9,14 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
-from lottery import experiment, logs, store, terminal
+from lottery import api
 from lottery.errors import LotteryError
+from lottery.runs import experiment, store, trackers
 from lottery.spec import PRESETS, Spec, load
+from lottery.views import terminal
+
+SHORT = {"--data": "--data.name", "--iterations": "--recipe.iterations"}
+"""Short names of settings, for `lottery run`."""
 
 Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
 
@@ -26,7 +31,8 @@ class RunCommand:
     """Run an experiment, or continue one that was stopped, to its table and figures."""
 
     preset: tyro.conf.Positional[str]
-    """quickstart, notebook, lenet-mnist, or the path of a spec in TOML. Every setting below overrides it."""
+    """quickstart, notebook, lenet-mnist, or the path of a spec in TOML. Every setting below overrides it;
+    --iterations and --data are short for --recipe.iterations and --data.name."""
 
     spec: Annotated[Spec, tyro.conf.arg(name="")] = field(default_factory=Spec)
 
@@ -37,7 +43,7 @@ class RunCommand:
     """Where the run's folder is made."""
 
     engine: str = "auto"
-    """What trains: dense (PyTorch), sparse (CPU, surviving weights only), or auto: sparse on a CPU, dense on CUDA."""
+    """What trains: sparse (CPU, surviving weights only), torch (PyTorch), or auto: the first of these that can."""
 
     device: str = "auto"
     """cpu, cuda, or auto: CUDA if there is one."""
@@ -82,7 +88,7 @@ class ReproduceCommand:
 class ReportCommand:
     """Write one HTML page that shows a run, or several beside each other."""
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    runs: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
     """Each one's folder, its name, or the beginning of its name."""
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FILE")] = None
@@ -139,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
             _report(command, console)
         elif isinstance(command, FiguresCommand):
             run = store.find(command.run, command.runs_dir)
-            from lottery import plots  # matplotlib and pandas take two seconds to import
+            from lottery.views import plots  # matplotlib and pandas take two seconds to import
 
             for path in plots.save(run, kind=command.format):
                 console.print(f"figure:  {path}", highlight=False, markup=False, soft_wrap=True)
@@ -167,9 +173,50 @@ def main(arguments: list[str] | None = None) -> int:
 Command = RunCommand | ReproduceCommand | ReportCommand | FiguresCommand | ShowCommand | ListCommand
 
 
+REGISTRY = tyro.constructors.ConstructorRegistry()
+"""How a command line writes what TOML writes in other ways."""
+
+
+@REGISTRY.primitive_rule
+def _rates(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Layer rates as pairs: left to itself, tyro offers flags for the keys of the default only."""
+    if info.type != dict[str, float]:
+        return None
+
+    def read(words: list[str]) -> dict[str, float]:
+        if len(words) % 2:
+            raise ValueError("give pairs of name pattern and rate")
+        return {pattern: float(rate) for pattern, rate in zip(words[::2], words[1::2], strict=True)}
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[PATTERN RATE ...]",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda rates: [str(word) for pair in rates.items() for word in pair],
+    )
+
+
+@REGISTRY.primitive_rule
+def _branches(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Branches apart by spaces or commas."""
+    if info.type != tuple[str, ...]:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[RULE[:DRAWS] ...]",
+        instance_from_str=lambda words: tuple(entry for word in words for entry in word.split(",") if entry),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=list,
+    )
+
+
 def _parse(arguments: list[str]) -> Command:
     """Parses twice where the command is `run`: the preset's values are the defaults of the other flags."""
     run = tyro.conf.subcommand("run")
+    if arguments[0] == "run":
+        flags = [word.partition("=") for word in arguments]
+        arguments = [SHORT.get(flag, flag) + equals + value for flag, equals, value in flags]
     if arguments[0] == "run" and (preset := _preset(arguments[1:])):
         run = tyro.conf.subcommand("run", default=RunCommand(tyro.MISSING, load(preset)))
     commands = (
@@ -186,6 +233,7 @@ def _parse(arguments: list[str]) -> Command:
         prog="lottery",
         description="Find, study and use winning lottery tickets. Begin with: lottery run quickstart",
         config=(tyro.conf.OmitSubcommandPrefixes,),
+        registry=REGISTRY,
     )
     return parsed
 
@@ -199,7 +247,7 @@ def _preset(words: list[str]) -> str | None:
 
 def _run(command: RunCommand, console: Console) -> None:
     if command.log:
-        logs.check(command.log)
+        trackers.check(command.log)
     spec = command.spec
     path = command.runs_dir / spec.uid
     console.print(
@@ -216,7 +264,7 @@ def _run(command: RunCommand, console: Console) -> None:
             if event.row:
                 current()
                 if command.log:
-                    logs.LOGS[command.log](store.Run(path))
+                    trackers.LOGS[command.log](store.Run(path))
 
         run = experiment.run(
             spec,
@@ -227,7 +275,7 @@ def _run(command: RunCommand, console: Console) -> None:
             jobs=command.jobs,
             progress=progress,
         )
-    from lottery import plots  # matplotlib takes most of a second to import
+    from lottery.views import plots  # matplotlib takes most of a second to import
 
     figures = plots.save(run, ("accuracy", "layers"))
     console.print(terminal.level_table(run))
@@ -236,7 +284,7 @@ def _run(command: RunCommand, console: Console) -> None:
     console.print(
         f"table:   {run.path / 'levels.csv'}",
         *(f"figure:  {p}" for p in figures),
-        *([f"log:     {logs.LOGS[command.log](run)}"] if command.log else ()),
+        *([f"log:     {trackers.LOGS[command.log](run)}"] if command.log else ()),
         f"report:  {current.write()}",
         sep="\n",
         soft_wrap=True,
@@ -265,9 +313,7 @@ class CurrentReport:
     def write(self) -> str:
         """Writes it and returns its path, or why there is none: no picture is worth the run that it shows."""
         try:
-            from lottery import analysis, report  # with pandas and plotly, two seconds: not before a run begins
-
-            return str(report.write_report([analysis.OpenRun(self.run)], self.run / "report.html"))
+            return str(api.report([store.Run(self.run)], self.run / "report.html"))
         except Exception as error:
             return f"not written: {error}"
 
@@ -278,14 +324,12 @@ def _report(command: ReportCommand, console: Console) -> None:
         raise LotteryError(f"name a run, or several: lottery report RUN; in {command.runs_dir} there are: {there}")
     runs = [store.find(name, command.runs_dir) for name in command.runs]
     alone = runs[0].path / "report.html" if len(runs) == 1 else command.runs_dir / "comparison.html"
-    from lottery import analysis, report  # with pandas and plotly, two seconds
-
-    path = report.write_report([analysis.OpenRun(run.path) for run in runs], command.output or alone)
+    path = api.report(runs, command.output or alone)
     console.print(f"report:  {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _reproduce(command: ReproduceCommand, console: Console) -> None:
-    from lottery import reproduce  # pandas and matplotlib take a second to import
+    from lottery.studies import reproduce  # pandas and matplotlib take a second to import
 
     if command.list or not command.study:
         console.print(reproduce.listing(command.study, command.iterations, command.replicates, command.runs_dir))

@@ -20,7 +20,7 @@ from lottery.criteria import Evidence, magnitude
 from lottery.data import load, split
 from lottery.errors import LotteryError
 from lottery.masks import Masks, Weights, density, select
-from lottery.modules import MLP, prunable
+from lottery.models.torch import prunable
 from lottery.seeds import Key, stream
 from lottery.spec import Model
 
@@ -64,7 +64,7 @@ class Maskable(nn.Module):
                 parameters[name].mul_(factor).add_(0.0)  # -0.0 + 0.0 is 0.0: the bits of `lottery.masks.apply`
 
 
-class LeNet300100(Maskable, MLP):
+class LeNet300100(Maskable):
     """LeNet-300-100: fc1 784 -> 300, fc2 300 -> 100, fc3 100 -> 10, ReLU between; Gaussian Glorot weights, zero biases.
 
     266,200 prunable weights, 266,610 parameters. Images [n, 784] or [n, 1, 28, 28] -> logits [n, 10]. The same seed
@@ -72,10 +72,19 @@ class LeNet300100(Maskable, MLP):
     """
 
     def __init__(self, seed: int = 0):
-        sizes = models.sizes(Model("lenet-300-100"), 784, 10)
-        super().__init__(sizes)
-        initial = models.initial_weights(models.mlp(sizes), Model().init, stream(_seed(seed), 0, "weights"))
-        self.set_weights_from_dict(initial)
+        super().__init__()
+        self.fc1 = nn.Linear(784, 300)
+        self.fc2 = nn.Linear(300, 100)
+        self.fc3 = nn.Linear(100, 10)
+        network = models.network(Model("lenet-300-100"), (28, 28), 10)
+        self.set_weights_from_dict(models.initial_weights(network, Model.init, stream(_seed(seed), 0, "weights")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        x = torch.relu(self.fc1(x))
+        x = torch.relu(self.fc2(x))
+        logits: Tensor = self.fc3(x)
+        return logits
 
 
 class Shuffled:

@@ -12,11 +12,10 @@ import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import dacite
 import tomli_w
-import tyro
 
 from lottery.errors import LotteryError, known
 
@@ -26,37 +25,11 @@ def _require(condition: bool, name: str, value: object, remedy: str) -> None:
         raise LotteryError(f"{name} = {value!r}: {remedy}")
 
 
-def _pairs(words: list[str]) -> dict[str, float]:
-    if len(words) % 2:
-        raise ValueError("give pairs of name pattern and rate")
-    return {pattern: float(rate) for pattern, rate in zip(words[::2], words[1::2], strict=True)}
-
-
-PAIRS = tyro.constructors.PrimitiveConstructorSpec(
-    nargs="*",
-    metavar="[PATTERN RATE ...]",
-    instance_from_str=_pairs,
-    is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=lambda rates: [str(word) for pair in rates.items() for word in pair],
-)
-"""How a command line writes a dict: left to itself, tyro offers flags for the keys of the default only."""
-
-
-BRANCHES = tyro.constructors.PrimitiveConstructorSpec(
-    nargs="*",
-    metavar="[RULE[:DRAWS] ...]",
-    instance_from_str=lambda words: tuple(entry for word in words for entry in word.split(",") if entry),
-    is_instance=lambda value: isinstance(value, tuple),
-    str_from_instance=list,
-)
-"""How a command line writes branches: apart by spaces or commas."""
-
-
 @dataclass(frozen=True)
 class Data:
     """The images, and what of them is held out."""
 
-    name: Annotated[str, tyro.conf.arg(aliases=("--data",))] = "mnist"
+    name: str = "mnist"
     """Data set: mnist, fashion-mnist, kmnist, or mnist-5k (embedded, needs no network)."""
 
     scaling: str = "standardize"
@@ -116,7 +89,7 @@ class Recipe:
     drop_last: bool = False
     """Leave out the last, smaller batch of an epoch."""
 
-    iterations: Annotated[int, tyro.conf.arg(aliases=("--iterations",))] = 50_000
+    iterations: int = 50_000
     """Optimizer steps per level."""
 
     evaluate_every: int = 100
@@ -146,7 +119,7 @@ class Pruning:
     rate: float = 0.2
     """Fraction of the surviving weights pruned after each level, in [0, 1]."""
 
-    layer_rates: Annotated[dict[str, float], PAIRS] = field(default_factory=dict)
+    layer_rates: dict[str, float] = field(default_factory=dict)
     """Other rates for some layers, by name pattern, e.g. "fc3.weight" 0.1 or "fc*" 0.3 (layer scope only)."""
 
     def __post_init__(self) -> None:
@@ -170,7 +143,7 @@ class Spec:
     start: str = "rewind"
     """Where each level of the trunk starts: rewind (to the initial weights, masked), or another start rule."""
 
-    branches: Annotated[tuple[str, ...], BRANCHES] = ()
+    branches: tuple[str, ...] = ()
     """Other start rules for each level of the trunk after the dense one, such as reinit or random_mask; reinit:3 draws
     and trains each level three times."""
 

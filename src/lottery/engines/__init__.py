@@ -1,14 +1,25 @@
-"""Engines train one start and know nothing of levels, files or the command line. All compute the same function."""
+"""HOW IS A START TRAINED? Engines train one start and know nothing of levels, files or the command line.
+
+All compute the same function. An engine is a module with
+
+    train(network, data, start, recipe, report) -> Trained
+    refuses(network, recipe, device) -> str         why it can't train that, or "" if it can
+
+and a row in ENGINES. One that runs on several devices takes `device` as a sixth argument of `train`.
+"""
 
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 from lottery.data import Splits
+from lottery.engines.history import History
 from lottery.errors import LotteryError, known
-from lottery.history import History
 from lottery.masks import Weights
+from lottery.models import Network
 from lottery.spec import Recipe
 from lottery.starts import Start
 
@@ -20,7 +31,7 @@ class Trained:
     weights: Weights
     """Every tensor after the last iteration; pruned weights are exactly 0."""
     history: History
-    """Every evaluation, see `lottery.history`."""
+    """Every evaluation, see `lottery.engines.history`."""
     train_accuracy: float
     """Fraction of all training images that the last weights classify correctly."""
     seconds: float
@@ -32,8 +43,8 @@ class Trained:
 Report = Callable[[int, float], None]
 """Called after each evaluation with iteration and test accuracy."""
 
-Train = Callable[[tuple[int, ...], Splits, Start, Recipe, Report], Trained]
-"""An engine: sizes of the layers (input and output included), data, start, recipe, report. Raises LossNotFinite."""
+Train = Callable[[Network, Splits, Start, Recipe, Report], Trained]
+"""What an engine does. Raises LossNotFinite."""
 
 
 class LossNotFinite(LotteryError):
@@ -43,7 +54,49 @@ class LossNotFinite(LotteryError):
         super().__init__(f"training loss {loss} at iteration {iteration}: lower recipe.learning_rate")
 
 
-ENGINES = ("auto", "dense", "sparse")
+ENGINES = {"sparse": "lottery.engines.sparse", "torch": "lottery.engines.torch"}
+"""Name -> module, in the order in which `auto` asks them; imported when first asked, because PyTorch takes two
+seconds."""
+
+
+def choose(name: str, network: Network, recipe: Recipe, device: str) -> str:
+    """The engine to train with: the one of that name, or for `auto` the first that refuses nothing.
+
+    Args:
+        name: of one of ENGINES, or auto.
+        network: what is to be trained.
+        recipe: how.
+        device: cpu or cuda, see `resolve_device`.
+
+    Raises:
+        LotteryError: for an unknown name, and with the engine's own reason if it refuses.
+    """
+    if name == "dense":
+        raise LotteryError("engine = 'dense': the engine dense is called torch now; use --engine torch")
+    if name != "auto" and name not in ENGINES:
+        raise LotteryError(known("engine", name, ("auto", *ENGINES)))
+    reasons = {}
+    for candidate in ENGINES if name == "auto" else [name]:
+        reasons[candidate] = _module(candidate).refuses(network, recipe, device)
+        if not reasons[candidate]:
+            return candidate
+    raise LotteryError("; ".join(f"engine = {engine!r}: {reason}" for engine, reason in reasons.items()))
+
+
+def trainer(name: str, device: str) -> Train:
+    """`train` of the engine of that (chosen) name, on that device."""
+    train: Callable[..., Trained] = _module(name).train
+    return train if device == "cpu" else partial(train, device=device)
+
+
+def slow_start(name: str) -> str:
+    """What will keep the first iteration of a (chosen) engine waiting, in words; "" as a rule."""
+    words: str = getattr(_module(name), "slow_start", lambda: "")()
+    return words
+
+
+def _module(name: str) -> Any:
+    return import_module(ENGINES[name])
 
 
 def resolve_device(device: str) -> str:
@@ -70,38 +123,3 @@ def _nvidia_driver() -> bool:
         except OSError:
             continue
     return False
-
-
-def resolve(name: str, device: str) -> str:
-    """dense or sparse, on that (resolved) device: `auto` is sparse on a CPU, at every density, and dense elsewhere.
-
-    Raises LotteryError for an unknown name, and for the sparse engine on another device.
-    """
-    if name not in ENGINES:
-        raise LotteryError(known("engine", name, ENGINES))
-    if name == "sparse" and device != "cpu":
-        raise LotteryError(f"engine = 'sparse': runs on a CPU, not on {device}; use --device cpu, or --engine dense")
-    if name == "auto":
-        return "sparse" if device == "cpu" else "dense"
-    return name
-
-
-def engine(name: str, device: str) -> Train:
-    """The engine of that name on that (resolved) device; see `resolve`."""
-    if resolve(name, device) == "sparse":
-        from lottery.engines import sparse
-
-        return sparse.train
-    from lottery.engines import dense
-
-    return partial(dense.train, device=device)
-
-
-def slow_start(name: str) -> str:
-    """What will keep the first iteration of a (resolved) engine waiting, in words; nothing as a rule."""
-    if name == "sparse":
-        from lottery.engines import sparse
-
-        if sparse.must_compile():
-            return "compiling the kernels, this once: half a minute"
-    return ""

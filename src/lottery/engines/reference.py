@@ -1,54 +1,58 @@
 """The slow twin: what training means, in plain float64 NumPy. The other engines are compared with it; it is not one of
 those that a run can choose.
 
-Axes: n images, i inputs of a layer, o its outputs. Layers are numbered from 1.
+Axes: n images, i inputs of a layer, o its outputs.
 """
 
 import time
 
 import numpy as np
 
-from lottery import history
 from lottery.data import Images, Splits, batches
-from lottery.engines import LossNotFinite, Report, Trained
+from lottery.engines import LossNotFinite, Report, Trained, history
+from lottery.engines.optimizers import BETA1, BETA2, EPSILON, weight_decays
 from lottery.masks import Weights
+from lottery.models import Linear, Network
 from lottery.spec import Recipe
 from lottery.starts import Start
 
+Layers = tuple[Linear, ...]
 
-def train(sizes: tuple[int, ...], data: Splits, start: Start, recipe: Recipe, report: Report) -> Trained:
-    """Trains `start` on data.train; see `lottery.engines.Train`. Returns float64 weights."""
+
+def train(network: Network, data: Splits, start: Start, recipe: Recipe, report: Report) -> Trained:
+    """Trains `start` on data.train; see `lottery.engines`. Returns float64 weights."""
     began = time.perf_counter()
-    depth = len(sizes) - 1
+    layers = network.layers
     weights = {name: w.astype(np.float64) for name, w in start.weights.items()}
+    decays = weight_decays(network, recipe)
     moments = {name: (np.zeros_like(w), np.zeros_like(w)) for name, w in weights.items()}
     rows: list[tuple[float, ...]] = []
     losses: list[float] = []
     order = batches(start.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, recipe.iterations)
     for iteration, index in enumerate(order, start=1):
-        loss, gradients = loss_and_gradients(weights, data.train.images[index], data.train.labels[index], depth)
+        loss, gradients = loss_and_gradients(weights, data.train.images[index], data.train.labels[index], layers)
         if not np.isfinite(loss):
             raise LossNotFinite(iteration, loss)
         losses.append(loss)
         for name, gradient in gradients.items():
             if name in start.masks:
                 gradient = gradient * start.masks[name]
-            step(weights[name], *moments[name], gradient, iteration, recipe)
+            step(weights[name], *moments[name], gradient + decays[name] * weights[name], iteration, recipe)
         if iteration % recipe.evaluate_every == 0 or iteration == recipe.iterations:
-            found = (*evaluate(weights, data.validation, depth), *evaluate(weights, data.test, depth))
+            found = (*evaluate(weights, data.validation, layers), *evaluate(weights, data.test, layers))
             rows.append((iteration, float(np.mean(losses)), *found))
             report(iteration, found[-1])
             losses = []
-    train_accuracy = evaluate(weights, data.train, depth)[1]
+    train_accuracy = evaluate(weights, data.train, layers)[1]
     return Trained(weights, history.from_rows(rows), train_accuracy, time.perf_counter() - began, "reference")
 
 
-def activations(weights: Weights, images: np.ndarray, depth: int) -> list[np.ndarray]:
+def activations(weights: Weights, images: np.ndarray, layers: Layers) -> list[np.ndarray]:
     """The images [n, i], then the output [n, o] of each layer; the last one's are the logits."""
     outputs = [images.astype(np.float64)]
-    for layer in range(1, depth + 1):
-        z = outputs[-1] @ weights[f"fc{layer}.weight"].T + weights[f"fc{layer}.bias"]
-        outputs.append(np.maximum(z, 0) if layer < depth else z)
+    for layer in layers:
+        z = outputs[-1] @ weights[layer.weight].T + weights[layer.bias]
+        outputs.append(z if layer is layers[-1] else np.maximum(z, 0))
     return outputs
 
 
@@ -61,37 +65,39 @@ def cross_entropies(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 
 
 def loss_and_gradients(
-    weights: Weights, images: np.ndarray, labels: np.ndarray, depth: int
+    weights: Weights, images: np.ndarray, labels: np.ndarray, layers: Layers
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Mean cross-entropy of a batch, and its gradient by every tensor."""
-    outputs = activations(weights, images, depth)
+    outputs = activations(weights, images, layers)
     each, delta = cross_entropies(outputs[-1], labels)
     delta[np.arange(len(labels)), labels] -= 1
     delta /= len(labels)
     gradients = {}
-    for layer in range(depth, 0, -1):
-        gradients[f"fc{layer}.weight"] = delta.T @ outputs[layer - 1]
-        gradients[f"fc{layer}.bias"] = delta.sum(axis=0)
-        delta = (delta @ weights[f"fc{layer}.weight"]) * (outputs[layer - 1] > 0)
+    for layer, inputs in zip(reversed(layers), reversed(outputs[:-1]), strict=True):
+        gradients[layer.weight] = delta.T @ inputs
+        gradients[layer.bias] = delta.sum(axis=0)
+        delta = (delta @ weights[layer.weight]) * (inputs > 0)
     return float(each.mean()), gradients
 
 
 def step(w: np.ndarray, m: np.ndarray, v: np.ndarray, gradient: np.ndarray, t: int, recipe: Recipe) -> None:
-    """Optimizer step number t, the first being 1, in place. Adam: Kingma & Ba 2015, Algorithm 1."""
-    gradient = gradient + recipe.weight_decay * w
+    """Optimizer step number t, the first being 1, in place; weight decay is in the gradient already.
+
+    Adam: Kingma & Ba 2015, Algorithm 1.
+    """
     if recipe.optimizer == "adam":
-        m += (1 - 0.9) * (gradient - m)
-        v += (1 - 0.999) * (gradient**2 - v)
-        w -= recipe.learning_rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        m += (1 - BETA1) * (gradient - m)
+        v += (1 - BETA2) * (gradient**2 - v)
+        w -= recipe.learning_rate * (m / (1 - BETA1**t)) / (np.sqrt(v / (1 - BETA2**t)) + EPSILON)
     else:
         m *= recipe.momentum
         m += gradient
         w -= recipe.learning_rate * m
 
 
-def evaluate(weights: Weights, part: Images, depth: int) -> tuple[float, float]:
+def evaluate(weights: Weights, part: Images, layers: Layers) -> tuple[float, float]:
     """Mean loss and accuracy; NaN for no images."""
     if not len(part.labels):
         return float("nan"), float("nan")
-    logits = activations(weights, part.images, depth)[-1]
+    logits = activations(weights, part.images, layers)[-1]
     return float(cross_entropies(logits, part.labels)[0].mean()), float((logits.argmax(axis=1) == part.labels).mean())

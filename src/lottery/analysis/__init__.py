@@ -1,0 +1,1 @@
+"""WHAT CAME OUT? Numbers from the frames of runs. Draws nothing, and needs no torch."""

@@ -1,0 +1,137 @@
+"""Where the files of a data set are: in the user's folders, in the cache, or at a mirror."""
+
+import hashlib
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from lottery.data.images import Dataset
+from lottery.errors import LotteryError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Decoded = TypeVar("Decoded")
+
+TIMEOUT = (5, 30)
+"""Seconds to wait for a mirror's connection, and for its next bytes."""
+
+ROUNDS = 2
+"""Times that every mirror is tried: few, as a machine without a network should say so soon."""
+
+
+def folders(name: str, data_dir: Path | None) -> Iterator[Path]:
+    """Where the files of a data set may be, in the order of search; the last is the cache."""
+    if data_dir is not None:
+        yield data_dir / name
+    if environment := os.environ.get("LOTTERY_DATA"):
+        yield Path(environment) / name
+    import pooch  # 0.1 s, which those who have the files need not wait
+
+    yield Path(pooch.os_cache("lottery")) / name
+
+
+def download(dataset: Dataset, file: str, searched: list[Path], decode: Callable[[bytes], Decoded]) -> Decoded:
+    """A file from the first mirror that has it intact, decoded; it is kept in the last folder searched, the cache.
+
+    Args:
+        dataset: whose mirrors are tried in turn.
+        file: name of the file at the mirrors and in the cache.
+        searched: folders that do not have it.
+        decode: from the file's bytes to its contents; raises LotteryError for bytes that are not what was published.
+
+    Raises:
+        LotteryError: if no mirror has it: says what each answered, and where the file may be put by hand.
+    """
+    import pooch
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    failures: dict[str, str] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        for attempt in range(ROUNDS):
+            time.sleep(attempt)  # a second before the second round, for what passes by itself
+            for mirror in dataset.mirrors:
+                bar, buffer = _Bar(progress, f"{dataset.name}/{file}"), BytesIO()
+                fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=TIMEOUT)
+                try:
+                    fetch(mirror + file, buffer, None)
+                    decoded = decode(stored := buffer.getvalue())
+                except (OSError, LotteryError) as error:  # what requests raises is an OSError
+                    failures[mirror] = _reason(error)
+                    bar.close()
+                    continue
+                _keep(searched[-1] / file, stored)
+                return decoded
+    places = ", ".join(str(folder) for folder in searched)
+    reasons = "; ".join(f"{mirror}: {reason}" for mirror, reason in failures.items())
+    raise LotteryError(
+        f"{dataset.name}: {file} is not in {places}, and could not be downloaded ({reasons}): "
+        f"download {dataset.mirrors[0]}{file} to {searched[-1]}, "
+        f"or point --data-dir or $LOTTERY_DATA to a folder that has {dataset.name}/{file}"
+    )
+
+
+class _Bar:
+    """What pooch asks of a progress bar, drawn by rich."""
+
+    total = 0  # pooch sets it; a mirror that doesn't tell leaves it 0
+
+    def __init__(self, progress: "Progress", file: str):
+        self.progress, self.task = progress, progress.add_task(file, total=None)
+
+    def update(self, count: int) -> None:
+        self.progress.update(self.task, advance=count, total=self.total or None)
+
+    def reset(self) -> None:
+        self.progress.reset(self.task)
+
+    def close(self) -> None:
+        self.progress.update(self.task, visible=False)
+
+
+def _reason(error: Exception) -> str:
+    """A failed download in a few words: what requests says fills three lines."""
+    import requests
+
+    match error:
+        case LotteryError():
+            return str(error)
+        case requests.HTTPError(response=requests.Response(status_code=status)):
+            return f"HTTP status {status}"
+        case requests.Timeout():
+            return "no answer in time"
+        case requests.ConnectionError():
+            return "no connection"
+        case _:
+            return f"broken off ({type(error).__name__})"
+
+
+def _keep(path: Path, stored: bytes) -> None:
+    """Write a file that is complete or absent. It is verified and in memory, so a full disk is no reason to stop."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            part = Path(scratch, path.name)
+            with part.open("wb") as file:
+                file.write(stored)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+    except OSError as error:
+        warnings.warn(f"cannot keep {path} ({error.strerror}): it will be downloaded again next time", stacklevel=2)
+
+
+def verify(data: bytes | memoryview, expected: str | None) -> str:
+    """The SHA-256 of the data. Raises LotteryError if another one is expected."""
+    digest = hashlib.sha256(data).hexdigest()
+    if expected not in (None, digest):
+        raise LotteryError(f"expected SHA-256 {expected}, found {digest}")
+    return digest

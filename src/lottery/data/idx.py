@@ -1,0 +1,99 @@
+"""IDX, the format of MNIST and of the data sets made in its likeness: magic 0 0 8 ndim, then each dimension as a
+big-endian int32, then the values as uint8. Files are found or downloaded by `lottery.data.fetch`.
+"""
+
+import gzip
+import math
+import os
+import zlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lottery.data.fetch import download, folders, verify
+from lottery.data.images import Dataset, Raw
+from lottery.errors import LotteryError
+
+TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+
+def read_idx(
+    path: Path, shape: tuple[int, ...], sha256: Mapping[str, str] | None = None, remedy: str = "replace it"
+) -> tuple[np.ndarray, str]:
+    """The uint8 array of `shape` in an IDX file, gzipped if its name ends in .gz, and the SHA-256 of its contents.
+
+    sha256: as in Dataset; a file that is not in it is checked by structure alone. The array is read-only: it is the
+    file's bytes, not copied. Raises LotteryError, naming the file and ending with `remedy`, for anything else in it.
+    """
+    try:
+        return _decode(path.read_bytes(), path.name, shape, sha256 or {})
+    except OSError as error:
+        raise LotteryError(f"{path}: cannot be read ({error.strerror}): {remedy}") from None
+    except LotteryError as error:
+        raise LotteryError(f"{path}: {error}: {remedy}") from None
+
+
+def _decode(stored: bytes, name: str, shape: tuple[int, ...], sha256: Mapping[str, str]) -> tuple[np.ndarray, str]:
+    """See `read_idx`. Raises LotteryError that says what is wrong, but not with which file."""
+    contents = stored
+    if name.endswith(".gz"):
+        verify(stored, sha256.get(name))
+        try:
+            contents = gzip.decompress(stored)
+        except EOFError:
+            raise LotteryError(f"expected a gzip file, found one cut short at {len(stored)} bytes") from None
+        except (OSError, zlib.error) as error:
+            raise LotteryError(f"expected a gzip file, found other bytes ({error})") from None
+
+    header = np.array([0x800 + len(shape), *shape], ">i4").tobytes()
+    size = len(header) + math.prod(shape)
+    found = contents[: len(header)]
+    if len(found) < len(header):
+        raise LotteryError(f"expected {size} bytes, found {len(contents)}")
+    if found[:4] != header[:4]:
+        kind = f"an IDX file of uint8 with {len(shape)} dimensions"
+        raise LotteryError(f"expected {kind} (magic {header[:4].hex()}), found magic {found[:4].hex()}")
+    if found != header:
+        counts = tuple(np.frombuffer(found, ">u4")[1:].tolist())
+        raise LotteryError(f"expected an array of shape {shape}, found {counts}")
+    if len(contents) != size:
+        raise LotteryError(f"expected {size} bytes, found {len(contents)}")
+    digest = verify(contents, sha256.get(name.removesuffix(".gz")))
+    return np.frombuffer(contents, np.uint8, offset=len(header)).reshape(shape), digest
+
+
+def read_idx_files(dataset: Dataset, data_dir: Path | None) -> Raw:
+    """The four IDX files of a data set like MNIST; see `load`."""
+    files = {
+        TRAIN_IMAGES: (dataset.train, *dataset.shape),
+        TRAIN_LABELS: (dataset.train,),
+        TEST_IMAGES: (dataset.test, *dataset.shape),
+        TEST_LABELS: (dataset.test,),
+    }
+    arrays: dict[str, np.ndarray] = {}
+    sha256: dict[str, str] = {}
+    for file, shape in files.items():
+        arrays[file], sha256[file] = _find(dataset, file, shape, data_dir)
+    for file in (TRAIN_LABELS, TEST_LABELS):  # matters where contents have no published checksum
+        if (highest := int(arrays[file].max(initial=0))) >= dataset.classes:
+            raise LotteryError(
+                f"{dataset.name}: {file}: expected labels below {dataset.classes}, found {highest}: replace it"
+            )
+    return Raw(dataset, arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS], arrays[TEST_IMAGES], arrays[TEST_LABELS], sha256)
+
+
+def _find(dataset: Dataset, file: str, shape: tuple[int, ...], data_dir: Path | None) -> tuple[np.ndarray, str]:
+    searched = []
+    for folder in folders(dataset.name, data_dir):
+        for path in (folder / f"{file}.gz", folder / file):  # the archive first: it always has a checksum
+            if os.path.exists(path):
+                remedy = f"replace it with {dataset.mirrors[0]}{file}.gz, or delete it to use the next place or mirror"
+                return read_idx(path, shape, dataset.sha256, remedy)
+        searched.append(folder)
+    return download(
+        dataset, f"{file}.gz", searched, partial(_decode, name=f"{file}.gz", shape=shape, sha256=dataset.sha256)
+    )

@@ -1,0 +1,34 @@
+"""The sparse engine: one CPU core, and a cost that follows the density. Stacks of linear layers with ReLU.
+
+`training` prepares data and weights and runs the loop, `kernels` are the loops that numba compiles, `vectors` the
+operations that they are made of. numba is imported when the first level is trained.
+"""
+
+from lottery.data import Splits
+from lottery.engines import Report, Trained
+from lottery.models import Network
+from lottery.spec import Recipe
+from lottery.starts import Start
+
+
+def train(network: Network, data: Splits, start: Start, recipe: Recipe, report: Report) -> Trained:
+    """Trains `start` on data.train, on one thread; see `lottery.engines`."""
+    from lottery.engines.sparse import training
+
+    return training.train(network, data, start, recipe, report)
+
+
+def refuses(network: Network, recipe: Recipe, device: str) -> str:
+    """Why it can't train that network with that recipe on that device; "" if it can."""
+    if device != "cpu":
+        return f"it runs on a CPU, not on {device}; use --device cpu, or --engine torch"
+    if not network.layers:
+        return "it trains stacks of linear layers alone; use --engine torch"
+    return ""
+
+
+def slow_start() -> str:
+    """What keeps the first iteration waiting: compiling the kernels where this was never done."""
+    from lottery.engines.sparse import training
+
+    return "compiling the kernels, this once: half a minute" if training.must_compile() else ""

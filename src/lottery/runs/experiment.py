@@ -1,0 +1,287 @@
+"""Binds a spec to data, network, loop, engine and store: the only place where they meet."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery import criteria, engines, masks, models
+from lottery.data import DATASETS, SCALINGS, Raw, Splits, load, split
+from lottery.engines import history
+from lottery.errors import LotteryError, known
+from lottery.loop import Level, levels
+from lottery.models import Network
+from lottery.runs import runners, store
+from lottery.runs.rows import Place, Row
+from lottery.runs.store import Run, SavedLevel
+from lottery.seeds import Key, stream
+from lottery.spec import Spec
+from lottery.starts import STARTS, Start, Trunk
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What `run` tells while it works: after every evaluation, and when a level is on disk."""
+
+    place: Place
+    iteration: int
+    test_accuracy: float
+    """Fraction."""
+    row: Row | None = None
+    """The level's row in levels.csv, once it is on disk."""
+    note: str = ""
+    """What keeps the first iteration waiting."""
+
+
+def check(spec: Spec) -> Network:
+    """The spec's network. Raises LotteryError for a name that no registry has or a pattern that matches nothing."""
+    named: list[tuple[str, str, Collection[str]]] = [
+        ("data set", spec.data.name, DATASETS),
+        ("data.scaling", spec.data.scaling, SCALINGS),
+        ("model.init", spec.model.init, models.INITS),
+        ("pruning.criterion", spec.pruning.criterion, criteria.CRITERIA),
+        ("start", spec.start, STARTS),
+        *(("branch", name, STARTS) for name in spec.draws),
+    ]
+    for setting, name, registry in named:
+        if name not in registry:
+            raise LotteryError(known(setting, name, registry))
+    for name, draws in spec.draws.items():
+        if draws > 1 and not STARTS[name].random:
+            raise LotteryError(f"branches = '{name}:{draws}': {name} draws nothing at random, so give {name} alone")
+    data = DATASETS[spec.data.name]
+    if spec.data.validation >= data.train:
+        raise LotteryError(f"data.validation = {spec.data.validation}: {data.name} has {data.train} training images")
+    spec.check_types()
+    recipe, left = spec.recipe, data.train - spec.data.validation
+    if recipe.drop_last and recipe.batch_size > left:
+        raise LotteryError(f"recipe.batch_size = {recipe.batch_size}: with drop_last, {left} images make no batch")
+    network = models.network(spec.model, data.shape, data.classes)
+    criteria.rates(spec.pruning, network.prunable)
+    return network
+
+
+def run(
+    spec: Spec,
+    *,
+    runs_dir: Path | str = "runs",
+    data_dir: Path | str | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    jobs: int = 1,
+    progress: Callable[[Progress], None] | None = None,
+) -> Run:
+    """Runs what is missing of an experiment and returns its run directory, `runs_dir`/`spec.uid`.
+
+    Interrupted at any moment and called again, it continues; the finished run has the same bytes as one that was never
+    interrupted, but for the seconds it took. With `jobs` > 1, replicates train in as many processes, and so do the
+    branches of those that are trained (a script then needs the usual `if __name__ == "__main__":`).
+
+    Raises LotteryError, before any work is done, for bad settings, missing data, or a run directory that is in use or
+    was begun with other settings; and LotteryError naming replicate, level and iteration if a loss is not finite.
+    """
+    network = check(spec)
+    if jobs < 1:
+        raise LotteryError(f"jobs = {jobs}: must be at least 1")
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise LotteryError(f"data-dir = {str(data_dir)!r}: there is no such folder")
+    device = engines.resolve_device(device)
+    engine = engines.choose(engine, network, spec.recipe, device)
+    path = Path(runs_dir) / spec.uid
+    with store.lock(path):
+        raw = load(spec.data.name, Path(data_dir) if data_dir else None)
+        images = {"train": len(raw.train_labels), "test": len(raw.test_labels)}
+        binding = {"engine": engine, "device": device, "data": raw.sha256, "images": images}
+        binding |= {"network": network.to_json()}
+        result = Run.begin(path, spec, binding, _session())
+        result.clean()
+        unfinished = result.unfinished(spec)
+        trunks = {place.replicate: i for i, place in enumerate(unfinished) if place.branch == spec.start}
+        tasks = [
+            runners.Task(
+                train_branch,
+                (path, place, spec.levels, raw, engine, device),
+                after=None if place.branch == spec.start else trunks.get(place.replicate),
+            )
+            for place in unfinished
+        ]
+        result.write_table()
+
+        def emit(event: Progress) -> None:
+            if event.row:
+                result.write_table()
+            if progress:
+                progress(event)
+
+        if jobs == 1 or len(tasks) == 1:
+            runners.here(tasks, emit)
+        else:
+            runners.processes(tasks, emit, jobs)
+        result.write_table()
+    return result
+
+
+def train_branch(
+    path: Path, first: Place, count: int, raw: Raw, engine: str, device: str, emit: runners.Emit
+) -> None:
+    """The branch (or the trunk), replicate and draw of `first`, from there up to level `count`.
+
+    What is on disk is read and verified, the rest trained and saved. A branch needs the trunk's levels, and repeats none
+    of their training.
+    """
+    run = Run(path)
+    if note := engines.slow_start(engine):
+        emit(Progress(first, 0, float("nan"), note=note))
+    replicate = Replicate(run, check(run.spec), first.replicate, raw, engines.trainer(engine, device), emit)
+    if first.branch == run.spec.start or STARTS[first.branch].own_trunk:
+        for _ in replicate.chain(first.branch, count):
+            pass
+    else:
+        replicate.follow(first.branch, first.draw, count)
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One replicate of a run: trains its levels, or reads those that are on disk."""
+
+    run: Run
+    network: Network
+    number: int
+    raw: Raw
+    engine: engines.Train
+    emit: runners.Emit
+
+    @property
+    def key(self) -> Key:
+        """The head of every random stream's name."""
+        return self.run.spec.seed, self.number
+
+    @cached_property
+    def data(self) -> Splits:
+        """The replicate's own split of the images."""
+        data = self.run.spec.data
+        return split(self.raw, data.scaling, data.validation, stream(*self.key, "split"))
+
+    def chain(self, rule: str, count: int) -> Iterator[Level]:
+        """The level loop under that rule. The dense network is always the trunk's."""
+        trunk = self.run.spec.start
+
+        def train(level: int, start: Start) -> masks.Weights:
+            return self.train(Place(rule if level else trunk, self.number, level), start)
+
+        initial = self.fresh(stream(*self.key, "weights"))
+        begin = STARTS[rule].start
+        return levels(initial, self.network.prunable, count, begin, train, self.prune, self.key, self.fresh)
+
+    def follow(self, branch: str, draw: int, count: int) -> None:
+        """A branch whose levels start from the trunk's masks."""
+        dense: Level | None = None
+        before: Level | None = None
+        for level in self.chain(self.run.spec.start, count):
+            if dense and before:
+                theta, kept = dense.start.weights, level.start.masks
+                state = Trunk(
+                    self.key, level.number, theta, kept, dense.trained, before.trained, self.fresh, draw
+                )
+                self.train(Place(branch, self.number, level.number, draw), STARTS[branch].start(state))
+            dense, before = dense or level, level
+
+    def train(self, place: Place, start: Start) -> masks.Weights:
+        """The trained weights of the level at that place: read and verified if it is on disk, else trained and saved.
+
+        Raises LotteryError, naming the place, for a loss or weights that are not finite.
+        """
+        if self.run.has(place):
+            saved = self.run.read(place)
+            _check_same_start(saved, start, self.run.folder(place))
+            return saved.trained
+        recipe = self.run.spec.recipe
+
+        def report(iteration: int, test_accuracy: float) -> None:
+            self.emit(Progress(place, iteration, test_accuracy))
+
+        try:
+            trained = self.engine(self.network, self.data, start, recipe, report)
+        except engines.LossNotFinite as error:
+            raise LotteryError(f"{place}: {error}; what was finished is kept") from None
+        for tensor, weight in trained.weights.items():
+            if not np.isfinite(weight).all():
+                raise LotteryError(f"{place}: trained {tensor} is not finite; nothing saved")
+        row = to_row(place, recipe.iterations, start, trained)
+        self.run.save(SavedLevel(start.weights, start.masks, trained.weights, trained.history, row))
+        self.emit(Progress(place, recipe.iterations, trained.history["test_accuracy"][-1].item(), row))
+        return trained.weights
+
+    def prune(self, level: Level) -> masks.Masks:
+        """The masks of the level after that one."""
+        rng = stream(*self.key, "criterion", level.number)
+        evidence = criteria.Evidence(level.start.weights, level.trained, level.start.masks, rng)
+        return criteria.prune(evidence, self.run.spec.pruning)
+
+    def fresh(self, rng: np.random.Generator) -> masks.Weights:
+        """A draw of every tensor from the spec's initialisation."""
+        model = self.run.spec.model
+        return models.initial_weights(self.network, model.init, rng, model.std)
+
+
+def _check_same_start(saved: SavedLevel, start: Start, path: Path) -> None:
+    for kind, ours, theirs in (("weights", start.weights, saved.start), ("mask", start.masks, saved.masks)):
+        for name, array in ours.items():
+            if name not in theirs or array.tobytes() != theirs[name].tobytes():
+                raise LotteryError(
+                    f"{path}: its ticket's {kind} of {name} are not what this version makes from the levels before; "
+                    "delete the folder and those of later levels, or use another --runs-dir"
+                )
+
+
+def to_row(place: Place, iterations: int, start: Start, trained: engines.Trained) -> Row:
+    """What levels.csv says of a level that was trained for so many iterations."""
+    columns, best, steady = trained.history, history.early_stop(trained.history), history.steady_stop(trained.history)
+    stop: dict[str, Any] = {}
+    if best is not None:
+        stop = {
+            "early_stop_iteration": columns["iteration"][best].item(),
+            "test_accuracy_early_stop": columns["test_accuracy"][best].item(),
+            "validation_loss_min": columns["validation_loss"][best].item(),
+        }
+    return Row(
+        place,
+        density=masks.density(start.masks),
+        iterations=iterations,
+        **stop,
+        test_accuracy=columns["test_accuracy"][-1].item(),
+        train_accuracy=trained.train_accuracy,
+        seconds=round(trained.seconds, 3),
+        engine=trained.engine,
+        steady_stop_iteration=None if steady is None else columns["iteration"][steady].item(),
+        densities={name: masks.density({name: mask}) for name, mask in start.masks.items()},
+    )
+
+
+def _session() -> dict[str, Any]:
+    libraries = ("lottery", "torch", "numpy", "numba", "safetensors")
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in libraries},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

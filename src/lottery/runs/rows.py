@@ -1,0 +1,144 @@
+"""Place, the address of one trained level, and Row, what levels.csv says of it."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from lottery.spec import Spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where a level belongs: the address of one trained network of a run."""
+
+    branch: str
+    """The trunk's start rule, or a branch's."""
+    replicate: int
+    level: int
+    """0 is the dense network, which only the trunk has."""
+    draw: int = 0
+    """Repetition of a branch's random rule; 0 for all others."""
+
+    @property
+    def folder(self) -> str:
+        """Its folder in a run directory, parts apart by slashes."""
+        name = f"level-{self.level:02d}-draw-{self.draw}" if self.draw else f"level-{self.level:02d}"
+        return f"{self.branch}/replicate-{self.replicate}/{name}"
+
+    def __str__(self) -> str:
+        draw = f", draw {self.draw}" if self.draw else ""
+        return f"{self.branch}, replicate {self.replicate}, level {self.level}{draw}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of levels.csv. Fractions, not percent; None where there is nothing to say."""
+
+    place: Place
+    density: float
+    """Kept / total over the prunable weights."""
+    iterations: int
+    """Optimizer steps that it was trained for."""
+    early_stop_iteration: int | None = None
+    """Iteration of the lowest validation loss; None without validation images, as the next two."""
+    test_accuracy_early_stop: float | None = None
+    validation_loss_min: float | None = None
+    test_accuracy: float | None = None
+    """After the last iteration."""
+    train_accuracy: float | None = None
+    """After the last iteration, on all training images."""
+    seconds: float | None = None
+    engine: str = ""
+    steady_stop_iteration: int | None = None
+    """Where a running mean of the validation loss is lowest, see `lottery.engines.history.steady_stop`; None with too few
+    evaluations for one."""
+    densities: Mapping[str, float] = field(default_factory=dict)
+    """Tensor -> kept / total, in the network's order."""
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    """Columns of one's own."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Column -> value, in the order of levels.csv."""
+        values = {name: getattr(self, name) for name in _FIELDS} | vars(self.place) | {"sparsity": 1 - self.density}
+        densities = {f"{DENSITY}{name}": density for name, density in self.densities.items()}
+        return {name: values[name] for name in COLUMNS} | densities | dict(self.recorded)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Row":
+        """The inverse of `to_json`; a column that an older row lacks is empty. Raises KeyError or TypeError for rows
+        without an address, density or iterations."""
+        place = Place(value["branch"], value["replicate"], value["level"], value.get("draw", 0))
+        densities = {name.removeprefix(DENSITY): v for name, v in value.items() if name.startswith(DENSITY)}
+        recorded = {name: v for name, v in value.items() if name not in COLUMNS and not name.startswith(DENSITY)}
+        known = {name: value[name] for name in _FIELDS if name in value}
+        return Row(place, densities=densities, recorded=recorded, **known)
+
+
+COLUMNS = (
+    "branch",
+    "replicate",
+    "level",
+    "density",
+    "sparsity",
+    "iterations",
+    "early_stop_iteration",
+    "test_accuracy_early_stop",
+    "test_accuracy",
+    "validation_loss_min",
+    "seconds",
+    "train_accuracy",
+    "engine",
+    "draw",
+    "steady_stop_iteration",
+)
+"""levels.csv begins with these; then one column `density:<tensor>` per prunable tensor, then columns of one's own."""
+
+DENSITY = "density:"
+
+_FIELDS = tuple(f.name for f in fields(Row) if f.name not in ("place", "densities", "recorded"))
+
+
+def wanted(spec: Spec) -> Iterator[Place]:
+    """The places of all levels that `spec` asks for, the trunk's first. Branches have no level 0: the dense network is
+    the trunk's."""
+    for branch, draws in {spec.start: 1, **spec.draws}.items():
+        for draw in range(draws):
+            for replicate in range(spec.replicates):
+                for level in range(0 if branch == spec.start else 1, spec.levels + 1):
+                    yield Place(branch, replicate, level, draw)
+
+
+def to_csv(rows: Iterable[Row]) -> str:
+    """The text of levels.csv."""
+    records = [row.to_json() for row in rows]
+    out = io.StringIO()
+    names = dict.fromkeys([*COLUMNS, *(name for record in records for name in record)])
+    writer = csv.DictWriter(out, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return out.getvalue()
+
+
+def to_frame(records: "list[dict[str, Any]] | pd.DataFrame") -> "pd.DataFrame":
+    """Rows of levels.csv as a frame: numbers as numbers where a column may be empty.
+
+    Raises:
+        KeyError: for a column that is missing.
+        ValueError: for text where a number belongs.
+    """
+    import pandas as pd  # half a second, which the command line need not wait for
+
+    frame = pd.DataFrame(records)
+    if frame.empty:
+        return frame
+    if "draw" not in frame:
+        frame = frame.assign(draw=0)
+    if "steady_stop_iteration" not in frame:
+        frame = frame.assign(steady_stop_iteration=float("nan"))
+    empty = ["early_stop_iteration", "test_accuracy_early_stop", "validation_loss_min", "steady_stop_iteration"]
+    return frame.astype(dict.fromkeys(empty, float)).astype({"draw": int})

@@ -1,0 +1,164 @@
+"""How columns and branches are shown, everywhere: names, units, formats and colours. Only `table` needs pandas."""
+
+import colorsys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How the values of a column are called and written."""
+
+    label: str
+    unit: str = ""
+    factor: float = 1.0
+    """From the column's unit to the one shown: 100 for fractions that are shown in percent."""
+    form: str = ".4g"
+    """Format of a value in the unit shown, for Python and for d3 alike."""
+    when: str = ""
+    """At which moment of a level's training it is taken; a history has it at every evaluation."""
+    higher_is_better: bool = False
+
+    @property
+    def name(self) -> str:
+        """Label and moment."""
+        return f"{self.label} {self.when}".strip()
+
+    @property
+    def axis(self) -> str:
+        """Label, moment and unit, for an axis or a heading."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def axis_while_training(self) -> str:
+        """Label and unit, for the axis of a history."""
+        return Measure(self.label, self.unit).axis
+
+    def text(self, value: float) -> str:
+        """A value of the column, without its unit; a dash for NaN."""
+        return "–" if isnan(value) else f"{self.factor * value:{self.form}}"
+
+    def words(self, value: float) -> str:
+        """A value of the column, with its unit."""
+        return f"{self.text(value)} {self.unit}".strip()
+
+
+def _accuracy(label: str, when: str = "") -> Measure:
+    return Measure(label, "%", 100, ".2f", when, higher_is_better=True)
+
+
+MEASURES = {
+    "density": Measure("weights left", "%", 100, ".2f"),
+    "sparsity": Measure("sparsity", "%", 100, ".2f"),
+    "early_stop_iteration": Measure("early stop", "iterations", 1, ",.0f"),
+    "steady_stop_iteration": Measure("steady stop", "iterations", 1, ",.0f"),
+    "test_accuracy_early_stop": _accuracy("test accuracy", "at early stop"),
+    "test_accuracy": _accuracy("test accuracy", "at the end"),
+    "train_accuracy": _accuracy("training accuracy", "at the end"),
+    "validation_accuracy": _accuracy("validation accuracy"),
+    "train_loss": Measure("training loss", "nats", 1, ".4f"),
+    "validation_loss": Measure("validation loss", "nats", 1, ".4f"),
+    "test_loss": Measure("test loss", "nats", 1, ".4f"),
+    "validation_loss_min": Measure("validation loss", "nats", 1, ".4f", "at early stop"),
+    "seconds": Measure("training time", "s", 1, ",.1f"),
+}
+"""Column of levels.csv or of a history -> how it is shown."""
+
+EARLY, LAST, STOP = "test_accuracy_early_stop", "test_accuracy", "early_stop_iteration"
+"""Columns that every view shows."""
+
+AT_EARLY_STOP = {"validation_loss": "validation_loss_min", "test_accuracy": EARLY}
+"""Column of a history -> the column of levels.csv that has its value at the early-stopping iteration."""
+
+
+def measure(column: str) -> Measure:
+    """How a column is shown; one that is not in `MEASURES` by its own name and as it was recorded."""
+    return MEASURES.get(column) or Measure(column.replace("_", " "))
+
+
+class Cell(NamedTuple):
+    """A column at one branch and level."""
+
+    value: float
+    """The mean over replicates, in the unit shown."""
+    mean: str
+    spread: tuple[str, str] | None
+    """The lowest and the highest replicate; None where there are fewer than two."""
+
+
+class TableRow(NamedTuple):
+    """One branch at one level."""
+
+    branch: str
+    level: int
+    density: float
+    """Fraction."""
+    cells: list[Cell]
+
+
+def table(levels: "pd.DataFrame", columns: Sequence[str]) -> Iterator[TableRow]:
+    """The rows of a table of levels: the dense network first in each branch, a cell for each column."""
+    from lottery.analysis.statistics import summary
+
+    for rows in zip(*(summary(levels, column).to_dict("records") for column in columns), strict=True):
+        cells = [_cell(measure(column), row) for column, row in zip(columns, rows, strict=True)]
+        yield TableRow(rows[0]["branch"], int(rows[0]["level"]), rows[0]["density"], cells)
+
+
+def _cell(shown: Measure, row: Mapping[Any, Any]) -> Cell:
+    spread = (shown.text(row["min"]), shown.text(row["max"])) if row["n"] > 1 else None
+    return Cell(shown.factor * row["mean"], shown.text(row["mean"]), spread)
+
+
+def ticks(densities: Iterable[float], most: int) -> list[float]:
+    """Where a density axis is labelled: at about one in so many of these densities that `most` remain.
+
+    Args:
+        densities: fractions; zeros, which a logarithmic axis has no place for, are left out.
+        most: how many labels there is room for.
+
+    Returns:
+        Percent, decreasing, the first density always among them.
+    """
+    percents = sorted({round(100 * density, 4) for density in densities if density > 0}, reverse=True)
+    return percents[:: max(1, -(-len(percents) // most))]
+
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, told apart by the colour-blind too."""
+
+BRANCH_COLOURS = {
+    "rewind": "#0072B2",
+    "reinit": "#D55E00",
+    "random_mask": "#009E73",
+    "random_mask_reinit": "#7FD1B9",
+    "one_shot": "#CC79A7",
+    "one_shot_reinit": "#7A3B5E",
+    "continue": "#000000",
+    "prune_at_init": "#E69F00",
+    "reinit_from_ticket": "#F4A582",
+    "same_sign": "#56B4E9",
+    "shuffle": "#8C6D31",
+    "noise_0.5": "#CBC9E2",
+    "noise_1": "#9E9AC8",
+    "noise_2": "#756BB1",
+    "noise_3": "#54278F",
+}
+"""Start rule -> its colour in every view: relatives have related ones."""
+
+DASHED = ("reinit", "random_mask_reinit", "one_shot_reinit", "random_mask")
+"""Branches that lost their initial weights or their place, dashed as in the paper."""
+
+
+def colour(branch: str) -> str:
+    """A branch's colour in every view, as #rrggbb; for a rule not in `BRANCH_COLOURS`, one from its name."""
+    if branch in BRANCH_COLOURS:
+        return BRANCH_COLOURS[branch]
+    red, green, blue = colorsys.hls_to_rgb(crc32(branch.encode()) / 2**32, 0.45, 0.5)
+    return "#" + bytes(round(255 * part) for part in (red, green, blue)).hex()

@@ -1,0 +1,578 @@
+"""Everything that matplotlib draws: the figures of one run, by name in `FIGURES`, and the panels of a study, drawn so
+that they can be laid beside the paper's.
+
+Each function takes `ax`, or makes a figure of its own outside pyplot, and returns the axes. Lines are means over
+replicates, bars and shades their minimum and maximum; densities and accuracies are in percent; a branch has the same
+colour wherever it is drawn.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from lottery.analysis import anatomy
+from lottery.analysis.frames import branches_of, densities, levels_of, trunk_of
+from lottery.analysis.statistics import summary
+from lottery.analysis.verdicts import answer
+from lottery.engines import history
+from lottery.errors import LotteryError, known
+from lottery.runs.rows import DENSITY
+from lottery.runs.store import Run, write
+from lottery.views.measures import AT_EARLY_STOP, COLOURS, DASHED, EARLY, LAST, STOP, colour, measure, table, ticks
+
+STYLE: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 10,
+}
+
+REACH = 4.0
+"""Percentage points below the dense network that a figure of the paper shows."""
+
+THOUSANDS = FuncFormatter(lambda x, _: f"{x:,.0f}")
+
+
+# --- panels of a study -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line against density."""
+
+    label: str
+    levels: pd.DataFrame
+    branch: str | None = None
+    """The trunk if None."""
+    colour: object = COLOURS[0]
+    style: str = "solid"
+    column: str | None = None
+    """Of levels.csv; the axes' own if None."""
+
+
+def branch_lines(levels: pd.DataFrame, branches: Sequence[str]) -> list[Line]:
+    """A line for each of these branches that the levels have, by its name and in its colour."""
+    present = branches_of(levels)
+    return [Line(b, levels, b, colour(b), "dashed" if b in DASHED else "solid") for b in branches if b in present]
+
+
+def value_lines(levels: dict[str, pd.DataFrame]) -> list[Line]:
+    """A line for each run of a sweep, by its label, in colours from dark to light."""
+    return [
+        Line(label, frame, colour=c) for (label, frame), c in zip(levels.items(), _shades(len(levels)), strict=True)
+    ]
+
+
+def _shades(count: int) -> np.ndarray:
+    shades: np.ndarray = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, count))
+    return shades
+
+
+def panels(count: int, title: str, columns: int = 3, width: float = 4.4, height: float = 3.6) -> list[Axes]:
+    """Axes of one figure outside pyplot, row by row."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width * columns, height * rows + (0.3 if title else 0)), layout="constrained")
+        if title:
+            figure.suptitle(title, fontsize=11)
+        return [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+
+
+def shared_legend(axes: Sequence[Axes]) -> None:
+    """One legend beside the panels, for lines that are the same in all of them."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if handles:
+        _figure(axes[0]).legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=9, frameon=False)
+
+
+def against_density(lines: Sequence[Line], column: str, ax: Axes | None = None, reach: float = REACH) -> Axes:
+    """Draws a column of levels.csv against the weights left: logarithmic, decreasing.
+
+    Args:
+        lines: those without values are left out.
+        column: what the vertical axis is.
+        ax: axes to draw on.
+        reach: what is more than so many points less accurate than the dense network is cut off, as in the paper.
+    """
+    ax = ax or _new_axes()
+    shown = measure(column)
+    density: set[float] = set()
+    dense, low, high = inf, inf, -inf
+    for i, line in enumerate(lines):
+        found = _points(line.levels, line.column or column, line.branch)
+        if found.empty:
+            continue
+        mean, least, most = (shown.factor * found[name].to_numpy() for name in ("mean", "min", "max"))
+        aside = 1.012 ** ((len(lines) - 1) / 2 - i)  # the bars of two lines can be told apart; the dense network is one
+        ax.errorbar(
+            100 * found["density"] * np.where(found["level"] > 0, aside, 1),
+            mean,
+            yerr=[mean - least, most - mean],
+            label=line.label,
+            color=line.colour,
+            linestyle=line.style,
+            marker="o",
+            markersize=2.5,
+            linewidth=1.3,
+            elinewidth=0.8,
+        )
+        density |= set(found["density"])
+        dense, low, high = min(dense, mean[0]), min(low, least.min()), max(high, most.max())
+    _density_axis(ax, density, 6)
+    ax.set_ylabel(shown.axis)
+    if shown.form == ",.0f":
+        ax.yaxis.set_major_formatter(THOUSANDS)
+    if density and shown.higher_is_better:
+        low = max(low, dense - reach)
+        margin = 0.05 * (high - low) + 1e-3
+        ax.set_ylim(low - margin, high + margin)
+    elif low >= 0:
+        ax.set_ylim(0, 1.05 * high if density else None)
+    return ax
+
+
+def _points(levels: pd.DataFrame, column: str, branch: str | None = None) -> pd.DataFrame:
+    """The rows of `summary` that a branch, or the trunk, has on a logarithmic axis."""
+    found = summary(levels, column)
+    return found[(found["branch"] == (branch or trunk_of(levels))) & (found["n"] > 0) & (found["density"] > 0)]
+
+
+def _density_axis(ax: Axes, density: Iterable[float], labels: int = 9) -> None:
+    shown = [100 * d for d in density if d > 0] or [100.0]
+    ax.set_xscale("log")
+    ax.set_xlabel(measure("density").axis)
+    ax.xaxis.set_major_locator(FixedLocator(ticks(density, labels)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.1f}" if x < 99.95 else "100"))
+    ax.set_xlim(max(shown) * 1.15, min(shown) / 1.15)
+
+
+def while_training(
+    history: pd.DataFrame,
+    column: str,
+    curves: Sequence[tuple[str, int]],
+    ax: Axes | None = None,
+    until: float = 1.0,
+) -> Axes:
+    """Draws a column of the histories against the iteration.
+
+    Levels are named by their density. The vertical range leaves out the first tenth: it is learning that starts from
+    nothing, and would hide the differences that follow.
+
+    Args:
+        history: `Run.history` of one level or several.
+        column: of the history.
+        curves: pairs of branch and level; other branches than the first pair's are dashed and named.
+        ax: axes to draw on.
+        until: up to that share of the iterations.
+    """
+    ax = ax or _new_axes()
+    shown = measure(column)
+    shades = dict(zip(by_level := sorted({level for _, level in curves}), _shades(len(by_level)), strict=True))
+    last = until * history["iteration"].max()
+    ranges = []
+    for branch, level in curves:
+        part = history[(history["branch"] == branch) & (history["level"] == level) & (history["iteration"] <= last)]
+        if part.empty:
+            continue
+        first = part["iteration"].min()
+        # with the iteration in the level's place, so that draws and replicates are averaged as everywhere
+        found = summary(part.assign(level=part["iteration"] - first), column)
+        x = first + found["level"].to_numpy()
+        mean, least, most = (shown.factor * found[name].to_numpy() for name in ("mean", "min", "max"))
+        other = branch != curves[0][0]
+        style: Any = {"color": shades[level], "linestyle": "dashed" if other else "solid"}
+        label = f"{100 * part['density'].mean():.1f} %" + (f" ({branch})" if other else "")
+        ax.plot(x, mean, linewidth=1.3, label=label, **style)
+        bars = np.unique(np.linspace(0, len(x) - 1, 12).astype(int)[1:])
+        spread = [(mean - least)[bars], (most - mean)[bars]]
+        ax.errorbar(x[bars], mean[bars], yerr=spread, fmt="none", elinewidth=0.8, color=shades[level])
+        late = x > last / 10 if (x > last / 10).any() else x > 0
+        ranges.append((least[late].min(), most[late].max()))
+    if ranges:
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        margin = 0.05 * (high - low) or 1.0
+        ax.set_ylim(low - margin, high + margin)
+        ax.legend(fontsize=8, frameon=False, loc="lower right" if shown.higher_is_better else "upper right")
+    ax.set_xlim(0, last)
+    ax.xaxis.set_major_formatter(THOUSANDS)
+    ax.set_xlabel("training iteration")
+    ax.set_ylabel(shown.axis_while_training)
+    return ax
+
+
+def distributions(values: dict[str, np.ndarray], xlabel: str, ax: Axes | None = None) -> Axes:
+    """Histograms as lines, each with area 1, and with fewer bins where there are fewer values. Empty ones are left
+    out."""
+    ax = ax or _new_axes()
+    present = {label: x for label, x in values.items() if len(x)}
+    if present:
+        low, high = np.quantile(np.concatenate(list(present.values())), [0.001, 0.999])
+        for i, (label, x) in enumerate(present.items()):
+            bins = np.linspace(low, high, min(80, int(2 * len(x) ** (1 / 3))) + 1)  # Rice's rule, up to a point
+            heights, _ = np.histogram(x, bins, density=True)
+            ax.plot((bins[1:] + bins[:-1]) / 2, heights, label=label, color=COLOURS[i % len(COLOURS)], linewidth=1.3)
+        ax.legend(fontsize=8, frameon=False)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel("density of the distribution")
+    ax.set_ylim(bottom=0)
+    return ax
+
+
+def initial_weights(ticket: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The initial weights that survive in a ticket, by layer: `Run.weights`, of one replicate or of several."""
+    kept = ticket[ticket["kept"]]
+    by_layer = {str(name): part["start"].to_numpy() for name, part in kept.groupby("tensor", sort=False)}
+    return distributions(by_layer, "initial weight", ax)
+
+
+def movement(dense: pd.DataFrame, kept: pd.Series, tensor: str, ax: Axes | None = None) -> Axes:
+    """How far a layer's weights moved when the dense network was trained: those that a later ticket keeps, and others.
+
+    Args:
+        dense: `Run.weights` of level 0.
+        kept: the column of that name of the later ticket, in the same order.
+        tensor: the layer.
+        ax: axes to draw on.
+    """
+    layer = (dense["tensor"] == tensor).to_numpy()
+    moved = (dense["trained"] - dense["start"]).abs().to_numpy()
+    keep = kept.to_numpy(bool)
+    parts = {"in the ticket": moved[layer & keep], "pruned later": moved[layer & ~keep]}
+    ax = distributions(parts, "|final − initial weight|", ax)
+    ax.set_title(tensor, fontsize=10)
+    return ax
+
+
+def connections(tickets: dict[str, pd.DataFrame], tensor: str, end: str, ax: Axes | None = None) -> Axes:
+    """Share of a layer's connections left at each unit (percent), units sorted by it: one line per ticket, by label.
+
+    Args:
+        tickets: label -> `Run.weights`, with a column `replicate`.
+        tensor: the layer.
+        end: "unit" for the connections into the layer's units, "input" for those out of the units before.
+        ax: axes to draw on.
+    """
+    ax = ax or _new_axes()
+    for (label, ticket), shade in zip(tickets.items(), _shades(len(tickets)), strict=True):
+        part = ticket[ticket["tensor"] == tensor]
+        share = np.sort(100 * part.groupby(["replicate", end])["kept"].mean().to_numpy())[::-1]
+        ax.plot(np.linspace(0, 100, len(share)), share, color=shade, label=label, linewidth=1.3)
+    ax.set_title(f"{tensor}: {'into its units' if end == 'unit' else 'out of the units before'}", fontsize=10)
+    return _connection_axes(ax)
+
+
+def _connection_axes(ax: Axes) -> Axes:
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("units, most connected first (%)")
+    ax.set_ylabel("connections left (%)")
+    return ax
+
+
+def percent_label(levels: pd.DataFrame, level: int) -> str:
+    """A level by its density, as in the paper's legends."""
+    return f"{100 * densities(levels)[level]:.1f} %"
+
+
+# --- figures of a run ------------------------------------------------------------------------------------------------
+
+
+def accuracy(run: Run, ax: Axes | None = None) -> Axes:
+    """Test accuracy against the weights left.
+
+    A trunk alone is drawn at early stop and after the last iteration, its best mean annotated; several branches at the
+    former only, where there is one.
+    """
+    levels = run.levels()
+    branches = branches_of(levels)
+    columns = [column for column in (EARLY, LAST) if not levels.empty and levels[column].notna().any()]
+    if len(branches) > 1:
+        return _branches(run, columns[0], ax)
+    lines = [Line(measure(c).when, levels, colour=COLOURS[i], column=c) for i, c in enumerate(columns)]
+    ax = against_density(lines, LAST, ax or _new_axes(), inf)
+    if columns:
+        best = max(_points(levels, columns[0]).to_dict("records"), key=lambda row: row["mean"])
+        ax.annotate(
+            f"best: {measure(LAST).words(best['mean'])} with {100 * best['density']:.1f} % of the weights",
+            (100 * best["density"], 100 * best["mean"]),
+            xytext=(0.98, 0.04),
+            textcoords="axes fraction",
+            ha="right",
+            arrowprops={"arrowstyle": "->", "color": "0.3"},
+            bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": "0.7"},
+        )
+        low, high = ax.get_ylim()
+        ax.set_ylim(low - 0.12 * (high - low), high)  # room for the annotation below the lines
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, frameon=False)
+    ax.set_ylabel(measure(LAST).axis_while_training)
+    ax.set_title(_title(run), pad=26)  # the legend is between title and axes
+    return ax
+
+
+def early_stop(run: Run, ax: Axes | None = None) -> Axes:
+    """Early-stopping iteration against the weights left. Empty where nothing was held out for validation."""
+    return _branches(run, STOP, ax)
+
+
+def seconds(run: Run, ax: Axes | None = None) -> Axes:
+    """Seconds to train a level against the weights left."""
+    return _branches(run, "seconds", ax)
+
+
+def _branches(run: Run, column: str, ax: Axes | None) -> Axes:
+    """All branches of a run against density."""
+    levels = run.levels()
+    lines = branch_lines(levels, branches_of(levels))
+    ax = against_density(lines, column, ax or _new_axes(), inf)
+    if len(lines) > 1 and ax.has_data():
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    ax.set_title(_title(run))
+    return ax
+
+
+def layers(run: Run, ax: Axes | None = None) -> Axes:
+    """Sparsity (percent pruned) of each layer of the trunk, and overall, by level. Counts are the same in every
+    replicate in layer scope; in global scope the mean over replicates is drawn."""
+    ax = ax or _new_axes()
+    levels = run.levels()
+    for i, column in enumerate(["density", *(f"{DENSITY}{name}" for name in run.network.prunable)]):
+        found = summary(levels, column)
+        found = found[found["branch"] == trunk_of(levels)]
+        ax.plot(
+            found["level"],
+            100 * (1 - found["mean"]),
+            label=column.removeprefix(DENSITY) if i else "overall",
+            color=COLOURS[(i - 1) % len(COLOURS)] if i else "0.75",
+            linewidth=2 if i else 6,  # layers pruned at one rate coincide: each stays visible under the next
+            linestyle=("solid", "solid", "dashed", "dotted")[i % 4],
+        )
+    ax.legend(frameon=False)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("level (times pruned)")
+    ax.set_ylabel(measure("sparsity").axis)
+    ax.set_title(_title(run))
+    return ax
+
+
+def training(run: Run, level: int | None = None, column: str = "validation_loss", ax: Axes | None = None) -> Axes:
+    """Draws a column of the histories at one level against the iteration, logarithmic: a line per replicate and draw,
+    early stop marked, the dense network in grey.
+
+    Args:
+        run: the run.
+        level: the one that the report is about, if None.
+        column: of the history.
+        ax: axes to draw on.
+
+    Raises:
+        LotteryError: for a level or a column that is not there.
+    """
+    ax, level = ax or _new_axes(), _level(run, level)
+    shown, stop = measure(column), AT_EARLY_STOP.get(column)
+    if column not in history.COLUMNS:
+        raise LotteryError(known("column", column, history.COLUMNS))
+    rows = run.rows()
+    for row in [r for r in rows if r.place.level == 0] + [r for r in rows if r.place.level == level]:
+        place, values = row.place, run.read(row.place).history
+        chosen = place.level == level
+        ink = colour(place.branch) if chosen else "0.7"
+        label = place.branch if chosen and (place.replicate, place.draw) == (0, 0) else None
+        ax.plot(values["iteration"], shown.factor * values[column], color=ink, linewidth=1, label=label)
+        if chosen and stop and row.early_stop_iteration is not None:
+            y = shown.factor * getattr(row, stop)
+            ax.plot(row.early_stop_iteration, y, "o", color=ink, markerfacecolor="white")
+    ax.set_xscale("log")
+    ax.set_xlabel("training iteration")
+    ax.set_ylabel(shown.axis_while_training)
+    ax.legend(frameon=False)
+    return _at_level(run, level, ax)
+
+
+def pixels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draws the connections that each input pixel has left at a level of the trunk, the mean over replicates; blank
+    where none.
+
+    Args:
+        run: the run.
+        level: as in `training`.
+        ax: axes to draw on.
+
+    Raises:
+        LotteryError: where inputs are no images.
+    """
+    ax, level = ax or _new_axes(), _level(run, level)
+    found = anatomy.anatomy(run, level).pixels
+    if found is None:
+        raise LotteryError(f"{run.path.name}: its inputs are no images, so there are no pixels to show")
+    picture = ax.imshow(np.ma.masked_equal(found, 0), cmap="Blues", vmin=0)
+    ax.figure.colorbar(picture, ax=ax, label="connections")
+    ax.set_axis_off()
+    return _at_level(run, level, ax)
+
+
+def units(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
+    """Share of the connections into each unit that a level of the trunk has left (percent), most connected first, a
+    line per layer; the mean over replicates. The level is as in `training`."""
+    ax, level = ax or _new_axes(), _level(run, level)
+    for i, layer in enumerate(anatomy.anatomy(run, level).layers):
+        x = 100 * (np.arange(layer.units) + 0.5) / layer.units
+        ax.plot(x, 100 * layer.into * layer.units / layer.total, color=COLOURS[i % len(COLOURS)], label=layer.name)
+    ax.legend(frameon=False)
+    return _at_level(run, level, _connection_axes(ax))
+
+
+def weights(run: Run, level: int | None = None, tensor: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draws the distribution of a layer's surviving weights, initial and trained, of all replicates of a level of the
+    trunk; each relative to its fullest bin, without the outermost 0.1 % at each end.
+
+    Args:
+        run: the run.
+        level: as in `training`.
+        tensor: the layer; the first if None.
+        ax: axes to draw on.
+
+    Raises:
+        LotteryError: for a layer that is not there.
+    """
+    ax, level = ax or _new_axes(), _level(run, level)
+    by_name = {layer.name: layer for layer in anatomy.anatomy(run, level).layers}
+    if tensor is not None and tensor not in by_name:
+        raise LotteryError(known("layer", tensor, by_name))
+    layer = by_name[tensor or next(iter(by_name))]
+    for label, bins, ink in (("initial", layer.start, "0.6"), ("trained", layer.trained, COLOURS[0])):
+        ax.stairs(100 * bins.counts / max(1, bins.counts.max(initial=0)), bins.edges, color=ink, label=label)
+    ax.set_xlabel(layer.name)
+    ax.set_ylabel("survivors (% of the fullest bin)")
+    ax.legend(frameon=False)
+    return _at_level(run, level, ax)
+
+
+def overlap(run: Run, ax: Axes | None = None) -> Axes:
+    """Weights that two replicates' tickets share, as a multiple of what chance gives, against the weights left: mean
+    over pairs, minimum to maximum shaded. Only the line of chance with one replicate."""
+    ax = ax or _new_axes()
+    density = densities(run.levels())
+    found = [(100 * density[a.level], o) for a in anatomy.anatomies(run) if (o := a.overlap) and o.chance > 0]
+    x = [d for d, _ in found]
+    mean, low, high = ([getattr(o, name) / o.chance for _, o in found] for name in ("mean", "min", "max"))
+    ax.fill_between(x, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
+    ax.plot(x, mean, "o-", color=COLOURS[0], markersize=3.5)
+    ax.axhline(1, color="0.6", linestyle="dashed")
+    _density_axis(ax, density.values())
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel("shared weights (multiples of chance)")
+    ax.set_title(_title(run))
+    return ax
+
+
+FIGURES: dict[str, Callable[[Run], Axes]] = {
+    "accuracy": accuracy,
+    "early_stop": early_stop,
+    "training": training,
+    "layers": layers,
+    "pixels": pixels,
+    "units": units,
+    "weights": weights,
+    "overlap": overlap,
+    "seconds": seconds,
+}
+"""Name of the file -> what draws it."""
+
+
+def save(run: Run, names: Iterable[str] = tuple(FIGURES), kind: str = "png") -> list[Path]:
+    """Writes figures to the run's `figures` folder, leaving out those with nothing to show.
+
+    Args:
+        run: the run.
+        names: of `FIGURES`.
+        kind: png, pdf or svg.
+
+    Returns:
+        The paths.
+
+    Raises:
+        LotteryError: if no level is finished.
+    """
+    if not run.rows():
+        raise LotteryError(f"{run.path.name}: no level is finished, so there is nothing to draw yet")
+    folder = run.path / "figures"
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for name in names:
+        try:
+            ax = FIGURES[name](run)
+        except LotteryError:
+            continue
+        if ax.has_data():
+            paths.append(folder / f"{name}.{kind}")
+            write(paths[-1], _picture(ax, kind, 150))
+    return paths
+
+
+def notebook_html(run: Run) -> str:
+    """What a notebook shows of a run, as HTML: name, answer, a row per level of the trunk, and the accuracies."""
+    levels = run.levels()
+    head = f"<p><b>{html.escape(run.path.name)}</b><br>{html.escape(answer(levels).headline)}</p>"
+    if levels.empty:
+        return head
+    columns = (STOP, EARLY, LAST)
+    titles = ["level", *(measure(column).axis for column in ("density", *columns))]
+    rows = [
+        [str(row.level), measure("density").text(row.density), *(cell.mean for cell in row.cells)]
+        for row in table(levels[levels["branch"] == trunk_of(levels)], columns)
+    ]
+    body = "".join(f"<tr><td>{'</td><td>'.join(cells)}</td></tr>" for cells in rows)
+    source = base64.b64encode(_picture(accuracy(run), "png", 90)).decode()
+    return (
+        f"{head}<table><thead><tr><th>{'</th><th>'.join(titles)}</th></tr></thead><tbody>{body}</tbody></table>"
+        f'<img alt="Test accuracy against weights left" src="data:image/png;base64,{source}">'
+    )
+
+
+def _picture(ax: Axes, kind: str, dpi: int) -> bytes:
+    picture = io.BytesIO()
+    _figure(ax).savefig(picture, format=kind, dpi=dpi)
+    return picture.getvalue()
+
+
+def _figure(ax: Axes) -> Figure:
+    figure = ax.get_figure()
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def _level(run: Run, level: int | None) -> int:
+    """That level of the trunk, or the one that the answer is about. Raises LotteryError where there is none."""
+    levels = run.levels()
+    there = levels_of(levels, trunk_of(levels))
+    if level is not None and level not in there:
+        raise LotteryError(known("level", str(level), map(str, there)))
+    return answer(levels).level if level is None else level
+
+
+def _new_axes() -> Axes:
+    return panels(1, "", width=7, height=4.5)[0]
+
+
+def _title(run: Run) -> str:
+    spec = run.spec
+    return f"{spec.model.name} on {spec.data.name}, {spec.recipe.iterations:,} iterations a level"
+
+
+def _at_level(run: Run, level: int, ax: Axes) -> Axes:
+    ax.set_title(f"{_title(run)}: level {level}")
+    return ax

@@ -1,0 +1,440 @@
+"""The charts of the report: numbers of runs in, Plotly's own dicts out. Nothing here draws.
+
+Text that Plotly would read as markup goes through `_plain`.
+"""
+
+import base64
+import html
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lottery.analysis.anatomy import Anatomy, Layer, anatomies
+from lottery.analysis.frames import branches_of, curve, densities
+from lottery.analysis.statistics import summary
+from lottery.analysis.verdicts import Answer, share
+from lottery.runs.store import Run
+from lottery.views.measures import AT_EARLY_STOP, COLOURS, EARLY, LAST, STOP, Measure, colour, measure, ticks
+
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+"""Lines of the first run, the second, ...: colours are the branches'."""
+
+OVERVIEW = {"accuracy": EARLY, "early_stop": STOP, "end": LAST, "train": "train_accuracy"}
+"""Chart against density -> column of levels.csv."""
+
+TRAINING = {"training_loss": "validation_loss", "training_accuracy": "test_accuracy"}
+"""Chart against the iteration -> column of the history."""
+
+HISTORY_BYTES = 2_400_000
+"""Of the page that training curves may take: with Plotly's 4.8 MB it stays below 8 MB."""
+
+Trace = dict[str, Any]
+
+
+@dataclass
+class Chart:
+    """A figure: what is always drawn, and what is drawn at one position of the level slider."""
+
+    name: str
+    title: str
+    caption: str
+    says: str
+    """What it shows, in words and numbers, for those who do not see it."""
+    layout: dict[str, Any]
+    traces: list[Trace] = field(default_factory=list)
+    by_level: list[list[Trace]] = field(default_factory=list)
+    says_by_level: list[str] = field(default_factory=list)
+    marks: list[list[float]] = field(default_factory=list)
+    """Where on the horizontal axis the slider's position is."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run on the page."""
+
+    run: Run
+    letter: str
+    """A, B, ... where there are several, else nothing."""
+    dash: str
+    levels: pd.DataFrame
+    answer: Answer
+    missing: int
+    """Levels that are not finished."""
+
+    @property
+    def branches(self) -> list[str]:
+        return branches_of(self.levels)
+
+    def key(self, branch: str) -> str:
+        """The branch's name on the page."""
+        return f"{self.letter} {branch}".strip()
+
+    def trace(self, branch: str, **more: Any) -> Trace:
+        """A line of that branch: its colour, this run's dashes; the legend finds it by `meta`."""
+        line = {"color": colour(branch), "dash": self.dash, "width": 2}
+        return {"type": "scatter", "meta": self.key(branch), "name": _plain(self.key(branch)), "line": line} | more
+
+
+def _plain(text: str) -> str:
+    """For Plotly, which reads <b> and the like in what it writes."""
+    return html.escape(text)
+
+
+def _round(values: Iterable[float], digits: int = 4) -> list[float | None]:
+    """For JSON, which has no NaN."""
+    return [None if np.isnan(v) else round(float(v), digits) for v in values]
+
+
+def _band(x: list[Any], low: list[Any], high: list[Any], ink: str) -> Trace:
+    """An area between two lines; the rest of a scatter trace is the caller's."""
+    ends = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "fillcolor": ink, "opacity": 0.15}
+    return ends | {"mode": "lines", "line": {"width": 0, "color": ink}, "hoverinfo": "skip", "showlegend": False}
+
+
+def _axis(title: str, **more: Any) -> dict[str, Any]:
+    return {"title": {"text": title}} | more
+
+
+def _log_axis(title: str, begin: float, end: float, marked: Sequence[float], form: str = "g") -> dict[str, Any]:
+    """From `begin`, left or below, to `end`, labelled at these values and nowhere else."""
+    span = [float(np.log10(begin)), float(np.log10(end))]
+    return _axis(title, type="log", range=span, tickvals=[*marked], ticktext=[f"{x:{form}}" for x in marked])
+
+
+def _density_axis(density: Sequence[float]) -> dict[str, Any]:
+    """Logarithmic, decreasing, as in the paper."""
+    shown = [100 * d for d in density if d > 0] or [100.0]
+    marked = ticks(density, 7) or [100.0]
+    return _log_axis(measure("density").axis, max(shown) * 1.12, min(shown) / 1.12, marked, ".3g")
+
+
+class Arrays:
+    """Long columns of numbers, each once: 16 bits a value, in base64."""
+
+    def __init__(self) -> None:
+        self.packed: list[dict[str, Any]] = []
+        self.index: dict[bytes, int] = {}
+
+    def add(self, values: np.ndarray, step: float) -> int:
+        """Where the page finds them, rounded to multiples of `step`, or of a 65,534th of the largest if that is more.
+
+        Not negative, NaN allowed.
+        """
+        step = max(step, float(np.nanmax(values, initial=0)) / 65534)
+        whole = np.where(np.isnan(values), 65535, np.round(np.nan_to_num(values) / step)).astype("<u2")
+        key = whole.tobytes() + repr(step).encode()
+        if key not in self.index:
+            self.index[key] = len(self.packed)
+            self.packed.append({"step": step, "values": base64.b64encode(whole.tobytes()).decode()})
+        return self.index[key]
+
+
+def against_density(shown: Sequence[Shown], levels: Sequence[int], name: str, column: str) -> Chart:
+    """Draws a column of levels.csv against the weights left: means, bands from minimum to maximum, replicates on hover.
+
+    Args:
+        shown: the runs.
+        levels: the positions of the slider.
+        name: the chart's.
+        column: of levels.csv.
+    """
+    m = measure(column)
+    bands, lines, said = [], [], []
+    density: set[float] = set()
+    for s in shown:
+        found = summary(s.levels, column)
+        for name_of, part in found[(found["n"] > 0) & (found["density"] > 0)].groupby("branch", sort=False):
+            branch = str(name_of)
+            x = _round(100 * part["density"])
+            mean, low, high = (_round(m.factor * part[end]) for end in ("mean", "min", "max"))
+            if len(x) > 1:
+                bands.append(s.trace(branch, **_band(x, low, high, colour(branch))))
+            points = part.to_dict("records")
+            each = curve(s.levels, column, branch)
+            text = [
+                f"<b>{_plain(s.key(branch))}</b>, level {point['level']}, {share(point['density'])} of the weights<br>"
+                f"mean {m.words(point['mean'])}"
+                + "".join(f"<br>replicate {r}: {m.words(v)}" for r, v in each[point["level"]].dropna().items())
+                for point in points
+            ]
+            marker = {"size": 6, "color": colour(branch)}
+            line = s.trace(branch, x=x, y=mean, mode="lines+markers", marker=marker, text=text)
+            lines.append(line | {"hovertemplate": "%{text}<extra></extra>"})
+            density |= set(part["density"])
+            best = int(part["mean"].argmax() if m.higher_is_better else part["mean"].argmin())
+            chosen = [points[i] for i in dict.fromkeys((0, best, len(points) - 1))]
+            words = (f"{m.words(point['mean'])} with {share(point['density'])} of the weights" for point in chosen)
+            said.append(f"{s.key(branch)}: {', '.join(words)}.")
+    layout = {"xaxis": _density_axis([*density]), "yaxis": _axis(m.axis)}
+    if not m.higher_is_better:
+        layout["yaxis"] |= {"rangemode": "tozero", "tickformat": ",~r"}
+    title = m.name.capitalize()
+    says = f"{title} against {measure('density').label}. {' '.join(said)}"
+    return Chart(name, title, "", says, layout, bands + lines, marks=_marks(shown, levels))
+
+
+def _marks(shown: Sequence[Shown], levels: Sequence[int]) -> list[list[float]]:
+    """The densities of each level, percent."""
+    by_run = [densities(s.levels) for s in shown if not s.levels.empty]
+    return [sorted({round(100 * d[level], 4) for d in by_run if d.get(level)}) for level in levels]
+
+
+def training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> list[Chart]:
+    """Columns of the histories against the iteration: a curve for each replicate and draw, at the slider's level."""
+    histories = [(s, s.run.history()) for s in shown if not s.levels.empty]
+    if not histories:
+        return []
+    whole = pd.concat([history for _, history in histories])
+    every = max(1, -(-len(TRAINING) * len(whole) * 8 // (3 * HISTORY_BYTES)))
+    caption = "One line per replicate, early stop marked"
+    caption += "; the dense network (level 0) in grey." if len(levels) > 1 else "."
+    caption += f" One evaluation in {every} is drawn, and the last." if every > 1 else ""
+    charts = []
+    for name, column in TRAINING.items():
+        if whole[column].isna().all():
+            continue
+        m = measure(column)
+        chart = Chart(name, m.label.capitalize(), caption, "", _training_axes(whole["iteration"], m, whole[column]))
+        chart.by_level = [[] for _ in levels]
+        chart.says_by_level = [f"{chart.title} against training iteration at level {level}." for level in levels]
+        for s, history in histories:
+            networks: Any = history.groupby(["branch", "level"], sort=False)
+            for (branch, level), part in networks:
+                drawn = chart.by_level[levels.index(level)]
+                drawn += [_curve(s, one, m, column, every, arrays) for _, one in part.groupby(["replicate", "draw"])]
+                if level == 0:
+                    grey = {"line": {"color": "dense", "dash": s.dash, "width": 1}}
+                    chart.traces += [line | grey for line in drawn if line["meta"] == s.key(branch)]
+            for trace, level, words in _stops(s, m, AT_EARLY_STOP[column]):
+                chart.by_level[levels.index(level)].append(trace)
+                chart.says_by_level[levels.index(level)] += words
+        chart.says = chart.says_by_level[0]
+        charts.append(chart)
+    return charts
+
+
+def _curve(s: Shown, one: pd.DataFrame, m: Measure, column: str, every: int, arrays: Arrays) -> Trace:
+    """The history of one network: one evaluation in so many, and the last."""
+    branch, replicate, draw = one[["branch", "replicate", "draw"]].iloc[0]
+    label = f"{s.key(branch)}, replicate {replicate}" + (f", draw {draw}" if draw else "")
+    kept = one[(np.arange(len(one)) % every == 0) | (np.arange(len(one)) == len(one) - 1)]
+    line = s.trace(
+        branch,
+        x=arrays.add(kept["iteration"].to_numpy(float), 1.0),
+        y=arrays.add(m.factor * kept[column].to_numpy(), m.factor * 1e-5),
+        mode="lines",
+        hovertemplate=f"iteration %{{x:,}}: %{{y:{m.form}}}<extra>{_plain(label)}</extra>",
+    )
+    line["line"] |= {"width": 1.3}
+    return line
+
+
+def _stops(s: Shown, m: Measure, column: str) -> Iterable[tuple[Trace, int, str]]:
+    """For each branch and level that stopped early: a ring for each network, the level, and the means in words."""
+    iterations, values = (summary(s.levels, name).set_index(["branch", "level"])["mean"] for name in (STOP, column))
+    stopped: Any = s.levels.dropna(subset=[column]).groupby(["branch", "level"], sort=False)
+    for (branch, level), rows in stopped:
+        ring = {"size": 10, "symbol": "circle", "color": colour(branch), "line": {"width": 2}}
+        hover = f"early stop: iteration %{{x:,}}, %{{y:{m.form}}}<extra>{_plain(s.key(branch))}</extra>"
+        points = {"x": _round(rows[STOP], 0), "y": _round(m.factor * rows[column], 5), "mode": "markers"}
+        stop, value = measure(STOP).text(iterations[branch, level]), m.text(values[branch, level])
+        words = f" {s.key(branch)} stops at iteration {stop} with {value} on average."
+        yield s.trace(branch, **points, marker=ring, hovertemplate=hover), level, words
+
+
+def _training_axes(iterations: "pd.Series[Any]", m: Measure, values: "pd.Series[Any]") -> dict[str, Any]:
+    """Logarithmic but for accuracies. What the first 2 % of the iterations show is left out of the vertical range."""
+    first, last = int(iterations.min()), int(iterations.max())
+    settled = m.factor * values[iterations >= last / 50].dropna()
+    low, high = settled.min(), settled.max()
+    margin = 0.04 * (high - low) or 0.01
+    y = _axis(m.axis_while_training, range=[round(max(low, 0.0) - margin, 4), round(high + margin, 4)])
+    if not m.higher_is_better:
+        low, high = max(low, 1e-6), max(high, 1e-6)
+        y = _log_axis(m.axis_while_training, 0.93 * low, 1.07 * high, _ticks(low, high))
+    left = 0.9 * max(first, last / 300)
+    return {"xaxis": _log_axis("training iteration", left, 1.05 * last, _ticks(first, last), ","), "yaxis": y}
+
+
+def _ticks(low: float, high: float) -> list[Any]:
+    """Round numbers for a logarithmic axis: 1, 2 and 5 times powers of ten; where these are fewer than three, all
+    digits; then halves as well."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    there: list[float] = []
+    for digits in ("1 2 5", "1 2 3 4 5 6 7 8 9", "1 1.5 2 2.5 3 3.5 4 4.5 5 5.5 6 6.5 7 7.5 8 8.5 9 9.5"):
+        numbers = [float(f"{digit}e{power}") for power in powers for digit in digits.split()]
+        there = [x for x in numbers if 0.8 * low <= x <= 1.05 * high]
+        if len(there) >= 3:
+            break
+    return [int(x) if x >= 1 and x == int(x) else x for x in there]
+
+
+@dataclass(frozen=True)
+class Tickets:
+    """The anatomy of a run's tickets."""
+
+    shown: Shown
+    charts: list[Chart]
+    weights: list[Chart]
+    """Of each layer."""
+    tables: list[list[dict[str, Any]]]
+    """For each position of the slider, the rows of the layers' table."""
+
+
+def tickets(s: Shown, levels: Sequence[int]) -> Tickets:
+    """The anatomy of the trunk; at a position of the slider that the run lacks, of the level before."""
+    found = {a.level: a for a in anatomies(s.run)}
+    at = [found[max(known for known in found if known <= max(level, min(found)))] for level in levels]
+    charts = [_pixel_chart(at)] if at[0].pixels is not None else []
+    charts.append(_unit_chart(at))
+    if len(found) > 1:
+        charts.append(_layer_chart(found, at))
+    if any(a.overlap for a in found.values()):
+        charts.append(_overlap_chart(found, at, densities(s.levels)))
+    weights = [_weight_chart(at, i) for i in range(len(at[0].layers))]
+    for chart in (*charts, *weights):
+        chart.name = f"{s.letter or 'run'}_{chart.name}"
+    return Tickets(s, charts, weights, [[_layer_row(layer) for layer in a.layers] for a in at])
+
+
+def _layer_row(layer: Layer) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "kept": f"{layer.kept:,.0f}",
+        "total": f"{layer.total:,}",
+        "density": share(layer.density),
+        "units": layer.units,
+        "dead": _one(layer.dead),
+        "median": _one(np.median(layer.into)),
+        "range": f"{_one(layer.into.min())}–{_one(layer.into.max())}",
+    }
+
+
+def _one(value: float) -> str:
+    """With one digit after the point, where there is anything after it."""
+    return f"{value:,.1f}".removesuffix(".0")
+
+
+def _sliding(
+    name: str,
+    title: str,
+    caption: str,
+    layout: dict[str, Any],
+    at: Sequence[Anatomy],
+    draw: Callable[[Anatomy], tuple[list[Trace], str]],
+) -> Chart:
+    """A chart of one level at a time: its traces, and what they show, in words."""
+    drawn = [draw(a) for a in at]
+    says = [f"Level {a.level}: {words}." for a, (_, words) in zip(at, drawn, strict=True)]
+    return Chart(name, title, caption, says[0], layout, [], [traces for traces, _ in drawn], says)
+
+
+def _pixel_chart(at: Sequence[Anatomy]) -> Chart:
+    def draw(a: Anatomy) -> tuple[list[Trace], str]:
+        assert a.pixels is not None
+        trace: Trace = {"type": "heatmap", "zmin": 0, "zmax": float(a.pixels.max()) or 1.0, "colorscale": "ink"}
+        trace |= {"z": [_round(row, 1) for row in a.pixels], "colorbar": {"thickness": 10, "outlinewidth": 0}}
+        trace |= {"hovertemplate": "row %{y}, column %{x}: %{z} connections<extra></extra>"}
+        return [trace], (
+            f"{int((a.pixels == 0).sum())} of {a.pixels.size} input pixels have no connection; a pixel has "
+            f"{a.pixels.mean():.3g} on average and {a.pixels.max():.3g} at most"
+        )
+
+    bare = {"showgrid": False, "showticklabels": False, "ticks": "", "zeroline": False, "showline": False}
+    layout = {"xaxis": bare | {"constrain": "domain"}, "yaxis": bare | {"scaleanchor": "x", "autorange": "reversed"}}
+    caption = "Connections from each input pixel to the first layer, mean over replicates. Blank: none."
+    return _sliding("pixels", "What the ticket looks at", caption, layout, at, draw)
+
+
+def _unit_chart(at: Sequence[Anatomy]) -> Chart:
+    def draw(a: Anatomy) -> tuple[list[Trace], str]:
+        traces, words = [], []
+        for i, layer in enumerate(a.layers):
+            x = _round(100 * (np.arange(layer.units) + 0.5) / layer.units, 1)
+            y = _round(100 * layer.into * layer.units / layer.total, 2)
+            traces.append(_layer_trace(i, layer.name, "%{y} % of its connections left", x=x, y=y, mode="lines"))
+            words.append(
+                f"{layer.name} has {layer.dead:.3g} dead of {layer.units} units, with a median of "
+                f"{np.median(layer.into):.3g} connections into a unit"
+            )
+        return traces, "; ".join(words)
+
+    x = _axis("units, most connected first (%)", range=[0, 100])
+    layout = {"xaxis": x, "yaxis": _axis("connections left (%)", rangemode="tozero"), "showlegend": True}
+    caption = "Share of the connections into each unit that are left, unit by unit, mean over replicates."
+    return _sliding("units", "How connected its units are", caption, layout, at, draw)
+
+
+def _layer_trace(i: int, name: str, hover: str, **more: Any) -> Trace:
+    line = {"color": COLOURS[i % 6], "dash": DASHES[i % 4], "width": 2}
+    text = f"{hover}<extra>{_plain(name)}</extra>"
+    return {"type": "scatter", "name": _plain(name.removesuffix(".weight")), "line": line, "hovertemplate": text} | more
+
+
+def _weight_chart(at: Sequence[Anatomy], i: int) -> Chart:
+    def draw(a: Anatomy) -> tuple[list[Trace], str]:
+        layer = a.layers[i]
+        traces: list[Trace] = []
+        for name, ink, bins in (("initial", "dense", layer.start), ("trained", COLOURS[0], layer.trained)):
+            y = _round(100 * bins.counts / max(1, bins.counts.max(initial=0)), 1)
+            hover = f"{name} weight %{{x}}: %{{y}} % of its fullest bin<extra></extra>"
+            line = {"color": ink, "width": 2, "shape": "hvh"}
+            trace = {"type": "scatter", "mode": "lines", "name": name, "line": line, "hovertemplate": hover}
+            traces.append(trace | {"x": _round(bins.middles), "y": y})
+        words = f"begin with a root mean square of {layer.start.rms:.2g} and end with {layer.trained.rms:.2g}"
+        return traces, f"the survivors of {layer.name} {words if layer.kept else 'are none'}"
+
+    layout = {"xaxis": _axis("weight"), "yaxis": _axis("% of the fullest bin", range=[0, 105]), "showlegend": True}
+    return _sliding(f"weights_{i}", at[0].layers[i].name, "", layout, at, draw)
+
+
+def _layer_chart(found: dict[int, Anatomy], at: Sequence[Anatomy]) -> Chart:
+    traces, said, least = [], [], 100.0
+    for i, layer in enumerate(found[min(found)].layers):
+        left = [100 * a.layers[i].density for a in found.values()]
+        points: Trace = {"x": [*found], "y": _round(left), "mode": "lines+markers", "marker": {"size": 5}}
+        traces.append(_layer_trace(i, layer.name, "level %{x}: %{y:.3g} %", **points))
+        said.append(f"{layer.name} from {left[0]:.3g} % to {left[-1]:.3g} %")
+        least = min([least, *(x for x in left if x > 0)])
+    marked = [x for x in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if x >= 0.8 * least]
+    layout = {
+        "xaxis": _axis("level (times pruned)", tickformat="d"),
+        "yaxis": _log_axis(measure("density").axis, 0.8 * least, 115, marked),
+        "showlegend": True,
+    }
+    label = measure("density").label.capitalize()
+    says = f"{label} of each layer by level: {'; '.join(said)}."
+    marks: list[list[float]] = [[a.level] for a in at]
+    caption = "Layers pruned at one rate coincide."
+    return Chart("layers", f"{label} in each layer", caption, says, layout, traces, marks=marks)
+
+
+def _overlap_chart(found: dict[int, Anatomy], at: Sequence[Anatomy], density: dict[Any, float]) -> Chart:
+    """Shared weights as a multiple of chance: the shares themselves mostly follow density."""
+    overlaps = [(density[level], o) for level, a in found.items() if (o := a.overlap) and o.chance > 0]
+    x = [round(100 * d, 4) for d, _ in overlaps]
+    mean, low, high = (_round([getattr(o, c) / o.chance for _, o in overlaps], 3) for c in ("mean", "min", "max"))
+    text = [
+        f"{share(d)} of the weights:<br>two tickets share {share(o.mean)}, by chance {share(o.chance)}"
+        for d, o in overlaps
+    ]
+    lines: list[Trace] = [
+        _band(x, low, high, COLOURS[0]),
+        {"x": [x[0], x[-1]], "y": [1, 1], "name": "chance", "mode": "lines", "hoverinfo": "skip"},
+        {"x": x, "y": mean, "name": "tickets", "mode": "lines+markers", "marker": {"size": 6}, "text": text},
+    ]
+    lines[1] |= {"line": {"color": "dense", "dash": "dash", "width": 1.5}}
+    lines[2] |= {"line": {"color": COLOURS[0], "width": 2}, "hovertemplate": "%{text}<extra></extra>"}
+    y = _axis("shared weights (× chance)", rangemode="tozero")
+    layout = {"xaxis": _density_axis([d for d, _ in overlaps]), "yaxis": y, "showlegend": True}
+    d, last = overlaps[-1]
+    says = (
+        f"With {share(d)} of the weights two replicates’ tickets share {share(last.mean)} of theirs; random "
+        f"masks with as many weights in each layer would share {share(last.chance)}."
+    )
+    marks = [[round(100 * density[a.level], 4)] for a in at if density[a.level] > 0]
+    traces = [{"type": "scatter"} | line for line in lines]
+    return Chart("overlap", "Do replicates find the same ticket?", says, says, layout, traces, marks=marks)

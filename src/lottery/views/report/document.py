@@ -1,0 +1,264 @@
+"""The page: charts, tables and provenance put into `report.html`.
+
+Python works out every number; `report.js` draws the charts and knows the slider, the legend, the theme and the table,
+but no lottery tickets. What comes from a spec or a file name reaches the page in three ways: through Jinja, which
+escapes; as JSON without "<", so that no "</script>" ends it; or through `charts`, as plain text for Plotly.
+"""
+
+import base64
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from lottery.analysis.frames import densities, trunk_of
+from lottery.analysis.verdicts import answer, share, winning
+from lottery.errors import LotteryError
+from lottery.runs.rows import wanted
+from lottery.runs.store import Run, write
+from lottery.spec import PRESETS, Spec, flatten
+from lottery.views.measures import colour, measure, table
+from lottery.views.report import charts
+from lottery.views.report.charts import DASHES, Arrays, Shown
+
+TABLE = ("early_stop_iteration", "test_accuracy_early_stop", "test_accuracy", "train_accuracy", "seconds")
+"""Columns of the table of all levels."""
+
+Claims = Callable[[Run], Sequence[Mapping[str, Any]] | None]
+"""From a run to the claims judged on it, or None for a run that no claim is about. Of each claim: claim, paper, number,
+replicates, verdict, size, note, as in the table of the page."""
+
+
+def write_report(runs: Sequence[Run], path: Path, claims_of: Claims = lambda run: None) -> Path:
+    """Writes the page of these runs, all of it or nothing.
+
+    Args:
+        runs: drawn over each other.
+        path: of the page.
+        claims_of: what a paper claims of a run; nothing by default.
+
+    Returns:
+        The path.
+
+    Raises:
+        LotteryError: for a folder that is not there, a run given twice, more runs than there are kinds of lines, and a
+            damaged run.
+    """
+    if not path.parent.is_dir():
+        raise LotteryError(f"cannot write {path}: there is no folder {path.parent}")
+    names = [run.path.resolve() for run in runs]
+    for run, name in zip(runs, names, strict=True):
+        if names.count(name) > 1:
+            raise LotteryError(f"{run.path} is given twice: give each run once")
+    if len(runs) > len(DASHES):
+        raise LotteryError(f"{len(runs)} runs: at most {len(DASHES)} can be told apart on one page")
+    write(path, page(runs, claims_of).encode())
+    return path
+
+
+def page(runs: Sequence[Run], claims_of: Claims = lambda run: None) -> str:
+    """The page as HTML; the arguments are as in `write_report`."""
+    shown = [_show(run, i, len(runs)) for i, run in enumerate(runs)]
+    finished = [s for s in shown if not s.levels.empty]
+    levels = sorted({int(level) for s in finished for level in s.levels["level"]})
+    arrays = Arrays()
+    overview = [charts.against_density(finished, levels, *chart) for chart in charts.OVERVIEW.items()]
+    training = charts.training(finished, levels, arrays)
+    tickets = [charts.tickets(s, levels) for s in finished]
+    cost = [charts.against_density(finished, levels, "seconds", "seconds")]
+    overview, training, cost = ([c for c in some if c.traces] for some in (overview, training, cost))
+    drawn = [*overview, *training, *(c for t in tickets for c in (*t.charts, *t.weights)), *cost]
+    data = {
+        "charts": {chart.name: asdict(chart) for chart in drawn},
+        "arrays": arrays.packed,
+        "levels": [_level_label(finished, level) for level in levels],
+    }
+    here = files("lottery.views.report")
+    style, script = ((here / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lottery", "views/report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html").render(
+        shown=shown,
+        title=" and ".join(s.run.path.name for s in shown),
+        overview=overview,
+        training=training,
+        tickets=tickets,
+        cost=cost,
+        cost_says=[_saved(s) for s in finished],
+        keys=[{"key": s.key(branch), "colour": colour(branch), "dash": s.dash} for s in shown for branch in s.branches],
+        levels=levels,
+        level=levels.index(finished[0].answer.level) if finished else 0,
+        headings=["branch", "level", *(measure(column).axis for column in ("density", *TABLE)), "winning"],
+        table=[row for s in finished for row in _table(s)],
+        claims=[(s, judged) for s in shown if (judged := claims_of(s.run)) is not None],
+        differing=_differing(shown),
+        provenance=[_provenance(s) for s in shown],
+        data=Markup(_json(data)),
+        plotly=Markup(get_plotlyjs()),
+        style=Markup(style),
+        script=Markup(script),
+    )
+
+
+def _show(run: Run, index: int, count: int) -> Shown:
+    levels = run.levels()
+    return Shown(
+        run,
+        letter="ABCDEF"[index] if count > 1 else "",
+        dash=DASHES[index],
+        levels=levels,
+        answer=answer(levels),
+        missing=max(0, len(list(wanted(run.spec))) - len(levels)),
+    )
+
+
+def _json(value: object) -> str:
+    """For a script element: nothing in it can end the element or begin a comment."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _level_label(shown: Sequence[Shown], level: int) -> str:
+    """What the slider says there."""
+    by_run = [(s.letter, densities(s.levels).get(level)) for s in shown]
+    return f"{level}, " + ", ".join(f"{x} {share(d)}".strip() for x, d in by_run if d is not None) + " of the weights"
+
+
+def _saved(s: Shown) -> str:
+    """The cost of what there is, against training each level for as long as the dense network took."""
+    seconds = s.levels["seconds"]
+    dense = seconds[s.levels["level"] == 0].mean()
+    words = f"{s.letter}: " if s.letter else ""
+    words += f"{len(seconds)} networks were trained in {duration(seconds.sum())}"
+    if np.isnan(dense) or len(seconds) == (s.levels["level"] == 0).sum():
+        return words + "."
+    whole = dense * len(seconds)
+    saved = 1 - seconds.sum() / whole
+    words += f"; each at the dense network’s cost, they would have taken {duration(whole)}: "
+    engines = ", ".join(s.levels["engine"].unique())
+    return words + (
+        f"sparse training saved {100 * saved:.0f} % of the time (engine: {engines})."
+        if saved > 0.01
+        else f"no time was saved (engine: {engines})."
+    )
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    large, small, units = (*divmod(round(seconds), 60), ("min", "s"))
+    if large >= 60:
+        large, small, units = (*divmod(round(seconds / 60), 60), ("h", "min"))
+    return f"{large} {units[0]} {small} {units[1]}"
+
+
+def _table(s: Shown) -> list[dict[str, Any]]:
+    """One row per branch and level, the dense network once: means, lowest and highest replicate, and the verdict."""
+    verdicts = {branch: winning(s.levels, branch).set_index("level")["winning"] for branch in s.branches}
+    density = measure("density")
+    return [
+        {
+            "key": s.key(row.branch),
+            "colour": colour(row.branch),
+            "level": row.level,
+            "density": round(density.factor * row.density, 4),
+            "weights": density.text(row.density),
+            "verdict": verdicts[row.branch].get(row.level, ""),
+            "cells": [
+                {
+                    "value": "" if np.isnan(cell.value) else round(cell.value, 6),
+                    "mean": cell.mean,
+                    "range": "–".join(cell.spread or ()),
+                }
+                for cell in row.cells
+            ],
+        }
+        for row in table(s.levels, TABLE)
+        if row.level or row.branch == trunk_of(s.levels)
+    ]
+
+
+def _differing(shown: Sequence[Shown]) -> list[tuple[str, list[str]]]:
+    """Setting -> its value in each run, where they differ."""
+    specs = [flatten(s.run.spec) for s in shown]
+    values = {name: [_value(spec[name]) for spec in specs] for name in specs[0]}
+    values["engine"] = [s.run.info["engine"] for s in shown]
+    values["device"] = [s.run.info["device"] for s in shown]
+    return [(name, each) for name, each in values.items() if len(set(each)) > 1]
+
+
+def _value(value: object) -> str:
+    return json.dumps(value) if isinstance(value, list | dict) else str(value)
+
+
+def command(spec: Spec, engine: str, device: str) -> str:
+    """The command that makes this run: the preset that it differs least from, and the settings that differ."""
+    preset = min(PRESETS, key=lambda name: len(PRESETS[name].differences(spec)))
+    words = ["lottery", "run", preset]
+    for name, (_, value) in PRESETS[preset].differences(spec).items():
+        group, _, setting = name.rpartition(".")
+        flag = f"no-{setting}" if value is False else setting
+        words.append(f"--{group}.{flag}".replace("--.", "--").replace("_", "-"))
+        if isinstance(value, bool):
+            continue
+        if isinstance(value, dict):
+            words += [str(word) for pair in value.items() for word in pair]
+        else:
+            words += map(str, value) if isinstance(value, list | tuple) else [str(value)]
+    return shlex.join([*words, "--engine", engine, "--device", device])
+
+
+def _provenance(s: Shown) -> dict[str, Any]:
+    run, spec = s.run, s.run.spec
+    last = run.info["sessions"][-1] if run.info["sessions"] else {}
+    return {
+        "name": run.path.name,
+        "letter": s.letter,
+        "command": command(spec, run.info["engine"], run.info["device"]),
+        "facts": [
+            ("Network", f"{spec.model.name}, initial weights {spec.model.init}"),
+            ("Data", f"{spec.data.name}, inputs scaled by {spec.data.scaling}, {spec.data.validation:,} held out"),
+            ("Seeds", _seeds(spec)),
+            ("Engine", f"{run.info['engine']} on {run.info['device']}"),
+            ("Machine", f"{last.get('processor', '?')}, {last.get('cores', '?')} cores, {last.get('platform', '?')}"),
+            ("Versions", ", ".join(f"{n} {v}" for n, v in _versions(last).items())),
+        ],
+        "checksums": run.info["data"],
+        "toml": spec.to_toml(),
+        "toml_link": _link("text/plain", spec.to_toml()),
+        "csv_link": _link("text/csv", run.table()),
+        "sessions": [
+            {
+                "started": session.get("started", ""),
+                "command": shlex.join(
+                    [Path(w).name if i == 0 else w for i, w in enumerate(session.get("command", []))]
+                ),
+                "versions": ", ".join(f"{n} {v}" for n, v in _versions(session).items()),
+                "machine": f"{session.get('processor', '?')}, {session.get('platform', '?')}",
+            }
+            for session in run.info["sessions"]
+        ],
+    }
+
+
+def _seeds(spec: Spec) -> str:
+    if spec.replicates == 1:
+        return f"{spec.seed}, replicate 0"
+    return f"{spec.seed}, replicates 0 to {spec.replicates - 1}: each has its own random streams"
+
+
+def _versions(session: dict[str, Any]) -> dict[str, str]:
+    return {"Python": session.get("python", "?"), **session.get("versions", {})}
+
+
+def _link(kind: str, text: str) -> str:
+    """A file inside the page."""
+    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"

@@ -1,0 +1,522 @@
+"""One run, seen in every way that there is: whoever averages, averages alike; and every number in its place.
+
+The run is made by hand, so that no two numbers of it are alike: columns swapped, factors forgotten, axes of another
+kind, bars turned round and intervals in the place of extremes all show.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.container import ErrorbarContainer
+from rich.console import Console
+
+import lottery
+from lottery import models
+from lottery.analysis.statistics import summary
+from lottery.analysis.verdicts import Answer
+from lottery.engines import history
+from lottery.runs.rows import Place, Row
+from lottery.runs.store import Run, SavedLevel
+from lottery.starts import STARTS
+from lottery.views import measures, plots, report, terminal
+from lottery.views.report import charts
+
+DRAWS = {(0, 0): (300, 0.80), (0, 1): (500, 0.86), (1, 0): (800, 0.91)}
+"""(replicate, draw) -> early-stop iteration and test accuracy: 400 and 83 % in replicate 0, 800 and 91 % in 1. The mean
+of the replicates is 600 and 87 %; that of all draws, 533 and 85.67 %, is none of anything."""
+
+
+def begin(path: Path, spec: lottery.Spec) -> Run:
+    path.mkdir()
+    network = models.network(spec.model, (1, 5), 2).to_json()
+    return Run.begin(path, spec, {"engine": "torch", "device": "cpu", "data": {}, "images": {}, "network": network}, {})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Two replicates, of which one has drawn level 1 twice, as in a run at work."""
+    model = lottery.Model(name="mlp", hidden=(2,))
+    made = begin(tmp_path / "run", lottery.Spec(model=model, levels=1, replicates=2, branches=("reinit:2",)))
+    for replicate in (0, 1):
+        _save(made, Place("rewind", replicate, 0), 200 + 200 * replicate, 0.95)
+        _save(made, Place("rewind", replicate, 1), 100, 0.96)
+    for (replicate, draw), (stop, accuracy) in DRAWS.items():
+        _save(made, Place("reinit", replicate, 1, draw), stop, accuracy)
+    return lottery.open_run(made.path)
+
+
+def _save(run: Run, place: Place, stop: int, accuracy: float) -> None:
+    weights = {name: np.ones(tensor.shape, np.float32) for name, tensor in run.network.tensors.items()}
+    masks = {
+        n: (np.arange(weights[n].size) % 2**place.level == 0).reshape(weights[n].shape) for n in run.network.prunable
+    }
+    values: dict[str, Any] = dict.fromkeys(("test_accuracy_early_stop", "test_accuracy", "train_accuracy"), accuracy)
+    row = Row(
+        place,
+        density=0.5**place.level,
+        iterations=1000,
+        early_stop_iteration=stop,
+        validation_loss_min=0.4,
+        seconds=stop / 10,
+        engine="torch",
+        densities=dict.fromkeys(masks, 0.5**place.level),
+        **values,
+    )
+    evaluations = history.from_rows([(stop, 0.5, 0.4, 0.41, 0.9, accuracy), (1000, 0.3, 0.6, 0.41, 0.9, accuracy)])
+    run.save(SavedLevel(weights, masks, weights, evaluations, row))
+
+
+STOP, ACCURACY, SECONDS = (600, 400, 800), (87, 83, 91), (60, 40, 80)
+"""Mean, minimum and maximum over replicates, each the mean of its draws."""
+
+
+def test_all_views_average_draws_first(run: Run) -> None:
+    seen = {
+        "summary": [_summary(run, "early_stop_iteration"), _summary(run, "test_accuracy_early_stop", 100)],
+        "terminal": _terminal(run),
+        "plots": [_bars(plots.early_stop(run)), _bars(plots.accuracy(run)), _bars(plots.seconds(run))],
+        "training": _bars(plots.against_density(plots.branch_lines(run.levels(), ["reinit"]), "test_accuracy")),
+        "report": _report(run),
+        "charts": [_trace(run, column) for column in ("early_stop_iteration", "test_accuracy", "seconds")],
+    }
+    assert seen == {
+        "summary": _about(STOP, ACCURACY),
+        "terminal": _about(STOP, ACCURACY, ACCURACY, SECONDS[:1]),
+        "plots": _about(STOP, ACCURACY, SECONDS),
+        "training": _about(ACCURACY)[0],
+        "report": _about(STOP, ACCURACY, ACCURACY, ACCURACY, SECONDS),
+        "charts": _about(STOP, ACCURACY, SECONDS),
+    }
+
+
+def _about(*found: Sequence[float]) -> list[Any]:
+    return [pytest.approx(numbers) for numbers in found]
+
+
+def _summary(run: Run, column: str, factor: float = 1) -> list[float]:
+    found = summary(run.levels(), column)
+    (row,) = found[(found["branch"] == "reinit") & (found["level"] == 1)].to_dict("records")
+    return [factor * row[end] for end in ("mean", "min", "max")]
+
+
+def text_of(table: Any) -> str:
+    out = io.StringIO()
+    Console(file=out, width=200).print(table)
+    return out.getvalue()
+
+
+def _terminal(run: Run) -> list[list[float]]:
+    (cells,) = re.findall(r"reinit +1 +50\.00 +50\.00 (.*)", text_of(terminal.level_table(run)))
+    return [[float(x) for x in re.findall(r"[\d.]+", cell)] for cell in re.split(r"(?<=\))", cells)]
+
+
+def bars_of(ax: Axes, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Points [n, (x, y)] and ends of their error bars [n, (low, high)] of a line."""
+    (bars,) = (container for container in ax.containers if container.get_label() == label)
+    assert isinstance(bars, ErrorbarContainer)
+    points, _, (spread,) = bars.lines
+    assert isinstance(spread, LineCollection)
+    ends = np.array([segment[:, 1] for segment in spread.get_segments()])
+    return np.asarray(points.get_xydata(), float), ends
+
+
+def _bars(ax: Axes) -> list[float]:
+    points, ends = bars_of(ax, "reinit")
+    return [points[1, 1], *ends[1]]
+
+
+def _report(run: Run) -> list[list[float]]:
+    (row,) = re.findall(r'<tr data-key="reinit">.*?</tr>', report.page([run]), re.DOTALL)
+    cells = re.findall(r">([\d.]+)<small>([\d.]+)–([\d.]+)</small>", row)
+    return [[float(x) for x in cell] for cell in cells]
+
+
+def _trace(run: Run, column: str) -> list[float]:
+    chart = charts.against_density([shown(run)], [0, 1], "name", column)
+    (line,) = (t for t in chart.traces if t["meta"] == "reinit" and "fill" not in t)
+    return [line["y"][1], *(bound[1] for bound in band_of(chart, "reinit"))]
+
+
+def shown(run: Run) -> charts.Shown:
+    return charts.Shown(run, "", "solid", run.levels(), Answer(""), 0)
+
+
+def band_of(chart: charts.Chart, key: str | None) -> tuple[list[float], list[float]]:
+    """The lower and the upper line of an area, both from dense to sparse."""
+    (area,) = (t for t in chart.traces if t.get("meta") == key and t.get("fill") == "toself")
+    half = len(area["x"]) // 2
+    assert area["x"][:half] == area["x"][half:][::-1]
+    return area["y"][half:][::-1], area["y"][:half]
+
+
+# --- a run whose numbers are all different ---------------------------------------------------------------------------
+
+COLUMNS: dict[str, tuple[float, list[list[float]]]] = {
+    "early_stop_iteration": (1, [[100, 130, 250], [70, 75, 101], [40, 52, 79]]),
+    "test_accuracy_early_stop": (100, [[0.90, 0.91, 0.95], [0.92, 0.935, 0.96], [0.80, 0.81, 0.88]]),
+    "test_accuracy": (100, [[0.89, 0.895, 0.94], [0.915, 0.93, 0.955], [0.79, 0.80, 0.85]]),
+    "train_accuracy": (100, [[0.97, 0.98, 0.999], [0.975, 0.985, 0.997], [0.94, 0.95, 0.99]]),
+    "seconds": (1, [[20.0, 21.0, 29.0], [11.0, 12.0, 16.0], [6.0, 7.0, 11.0]]),
+}
+"""Column of levels.csv -> factor to what is shown, values [level, replicate]: skewed, so that neither an interval nor
+a bar that is turned round has the same ends as minimum and maximum."""
+
+DENSITY = (100.0, 40.0, 10.0)
+"""Percent, of levels 0 to 2; none of them is the sparsity of another."""
+
+LOSS = (0.51, 0.47, 0.63)
+"""The lowest validation loss of replicate 0 at each level; 0.01 more in the next."""
+
+ITERATIONS = (1, 7, 20, 33, 47, 60, 200)
+"""Evaluated at."""
+
+
+@pytest.fixture(params=["rewind", "continue"])
+def trunk(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    """Three replicates of a trunk alone, under either start rule."""
+    model = lottery.Model(name="mlp", hidden=(2,))
+    made = begin(tmp_path / "run", lottery.Spec(model=model, levels=2, replicates=3, start=request.param))
+    for level, density in enumerate(DENSITY):
+        for r in range(3):
+            values: dict[str, Any] = {column: each[level][r] for column, (_, each) in COLUMNS.items()}
+            loss = LOSS[level] + 0.01 * r
+            row = Row(
+                Place(request.param, r, level),
+                density / 100,
+                iterations=200,
+                validation_loss_min=loss,
+                engine="torch",
+                densities={"fc1.weight": density / 100, "fc2.weight": density / 200},
+                **values,
+            )
+            evaluations = [(i, 0.9, loss + abs(i - 33) / 100, 0.5, 0.9, 0.8 + i / 2000) for i in ITERATIONS]
+            weights = {name: np.ones(t.shape, np.float32) for name, t in made.network.tensors.items()}
+            masks = {name: np.ones(weights[name].shape, bool) for name in made.network.prunable}
+            made.save(SavedLevel(weights, masks, weights, history.from_rows(evaluations), row))
+    return made
+
+
+def expected(column: str) -> list[list[float]]:
+    """Mean, minimum and maximum, each by level, as they are shown."""
+    factor, values = COLUMNS[column]
+    x = factor * np.array(values, float)
+    return [x.mean(axis=1).tolist(), x.min(axis=1).tolist(), x.max(axis=1).tolist()]
+
+
+def assert_line(ax: Axes, label: str, column: str) -> None:
+    points, ends = bars_of(ax, label)
+    mean, low, high = expected(column)
+    assert points[:, 0] == pytest.approx(DENSITY, rel=0.01)  # lines are a little aside of each other
+    assert points[:, 1] == pytest.approx(mean)
+    assert ends[:, 0] == pytest.approx(low)
+    assert ends[:, 1] == pytest.approx(high)
+
+
+def assert_density_axis(ax: Axes) -> None:
+    assert ax.get_xscale() == "log"
+    left, right = ax.get_xlim()
+    assert left > 100 > 10 > right
+    assert ax.get_xlabel() == "weights left (%)"
+    assert ax.xaxis.get_major_locator()().tolist() == [100, 40, 10]  # type: ignore[attr-defined]
+    assert ax.xaxis.get_major_formatter().format_ticks([100, 40, 10]) == ["100", "40.0", "10.0"]
+
+
+def test_figures_against_density(trunk: Run) -> None:
+    ax = plots.accuracy(trunk)
+    assert_line(ax, "at early stop", "test_accuracy_early_stop")
+    assert_line(ax, "at the end", "test_accuracy")
+    assert ax.get_ylabel() == "test accuracy (%)"
+    assert_density_axis(ax)
+    (note,) = ax.texts
+    assert note.get_text() == "best: 93.83 % with 40.0 % of the weights"
+    assert note.xy == pytest.approx((40, 93.8333), rel=1e-5)  # type: ignore[attr-defined]
+    for draw, column, label in (
+        (plots.early_stop, "early_stop_iteration", "early stop (iterations)"),
+        (plots.seconds, "seconds", "training time (s)"),
+    ):
+        ax = draw(trunk)
+        assert_line(ax, trunk.spec.start, column)
+        assert (ax.get_ylabel(), ax.get_yscale(), ax.get_ylim()[0]) == (label, "linear", 0)
+        assert_density_axis(ax)
+
+
+@pytest.mark.parametrize(
+    ("column", "label"),
+    [
+        ("early_stop_iteration", "early stop (iterations)"),
+        ("test_accuracy_early_stop", "test accuracy at early stop (%)"),
+        ("test_accuracy", "test accuracy at the end (%)"),
+        ("train_accuracy", "training accuracy at the end (%)"),
+    ],
+)
+def test_panels_against_density(trunk: Run, column: str, label: str) -> None:
+    ax = plots.against_density([plots.Line("ours", trunk.levels())], column)
+    assert_line(ax, "ours", column)
+    assert ax.get_ylabel() == label
+    assert_density_axis(ax)
+
+
+def test_error_bars_of_two_lines_are_side_by_side_but_for_the_dense_network(run: Run) -> None:
+    ax = plots.accuracy(run)
+    ours, theirs = (bars_of(ax, branch)[0] for branch in ("rewind", "reinit"))
+    assert ours[0].tolist() == theirs[0].tolist()
+    assert 50.5 > ours[1, 0] > 50 > theirs[1, 0] > 49.5
+
+
+def test_sparsity_of_each_layer(trunk: Run) -> None:
+    ax = plots.layers(trunk)
+    lines = {str(line.get_label()): np.asarray(line.get_xydata(), float) for line in ax.lines}
+    assert list(lines) == ["overall", "fc1.weight", "fc2.weight"]
+    for name, sparsity in (("overall", [0, 60, 90]), ("fc1.weight", [0, 60, 90]), ("fc2.weight", [50, 80, 95])):
+        assert lines[name] == pytest.approx(np.transpose([[0, 1, 2], sparsity]))
+    assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("linear", "level (times pruned)", "sparsity (%)")
+
+
+@pytest.mark.parametrize(
+    ("column", "factor", "label"),
+    [("validation_loss", 1, "validation loss (nats)"), ("test_accuracy", 100, "test accuracy (%)")],
+)
+def test_training_of_a_run(trunk: Run, column: str, factor: float, label: str) -> None:
+    ax = plots.training(trunk, 2, column)
+    lines = [line for line in ax.lines if line.get_marker() == "None"]
+    marks = [np.asarray(line.get_xydata(), float)[0].tolist() for line in ax.lines if line.get_marker() == "o"]
+    places = [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1), (2, 2)]
+    for line, (level, replicate) in zip(lines, places, strict=True):
+        values = trunk.load(trunk.spec.start, replicate, level).history
+        assert np.asarray(line.get_xdata()).tolist() == list(ITERATIONS)
+        assert np.asarray(line.get_ydata()) == pytest.approx(factor * values[column])
+        assert line.get_color() == ("0.7" if level == 0 else measures.colour(trunk.spec.start))
+    stops = COLUMNS["early_stop_iteration"][1][2]
+    heights = [0.63, 0.64, 0.65] if column == "validation_loss" else [80, 81, 88]
+    assert marks == [pytest.approx(mark) for mark in zip(stops, heights, strict=True)]
+    assert (ax.get_xscale(), ax.get_xlabel(), ax.get_ylabel()) == ("log", "training iteration", label)
+
+
+HISTORY = ("branch", "replicate", "draw", "level", "density", "iteration")
+
+
+def test_while_training_draws_are_averaged_first() -> None:
+    """With a third replicate of 90 %, so that the mean is 88 % and not halfway between 83 and 91."""
+    rows = [
+        ("reinit", r, draw, 1, 0.5, i, accuracy + i / 1e5)
+        for (r, draw), (_, accuracy) in (DRAWS | {(2, 0): (0, 0.90)}).items()
+        for i in (10, 20, 30, 40)
+    ]
+    frame = pd.DataFrame(rows, columns=[*HISTORY, "test_accuracy"])
+    ax = plots.while_training(frame, "test_accuracy", [("reinit", 1)])
+    assert np.asarray(ax.lines[0].get_xydata(), float) == pytest.approx(
+        np.array([[i, 88 + i / 1000] for i in (10, 20, 30, 40)])
+    )
+    (bars,) = (c for c in ax.collections if isinstance(c, LineCollection))
+    ends = [np.asarray(segment)[:, 1].tolist() for segment in bars.get_segments()]
+    assert ends == [pytest.approx([83 + i / 1000, 91 + i / 1000]) for i in (10, 20, 30, 40)]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("training iteration", "test accuracy (%)")
+
+
+def test_while_training_the_first_branch_is_the_plain_one() -> None:
+    rows = [(branch, 0, 0, 1, 0.5, i, 0.5) for branch in ("continue", "reinit") for i in (10, 20)]
+    frame = pd.DataFrame(rows, columns=[*HISTORY, "validation_loss"])
+    ax = plots.while_training(frame, "validation_loss", [("continue", 1), ("reinit", 1)])
+    styles = {line.get_label(): line.get_linestyle() for line in ax.lines}
+    assert styles == {"50.0 %": "-", "50.0 % (reinit)": "--"}
+    assert ax.get_ylabel() == "validation loss (nats)"
+
+
+# --- the page's charts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "axis"),
+    [
+        ("accuracy", "Test accuracy at early stop", "test accuracy at early stop (%)"),
+        ("early_stop", "Early stop", "early stop (iterations)"),
+        ("end", "Test accuracy at the end", "test accuracy at the end (%)"),
+        ("train", "Training accuracy at the end", "training accuracy at the end (%)"),
+        ("seconds", "Training time", "training time (s)"),
+    ],
+)
+def test_charts_against_density(trunk: Run, name: str, title: str, axis: str) -> None:
+    column = {"accuracy": "test_accuracy_early_stop", "early_stop": "early_stop_iteration", "end": "test_accuracy"}
+    column |= {"train": "train_accuracy", "seconds": "seconds"}
+    assert column == charts.OVERVIEW | {"seconds": "seconds"}
+    chart = charts.against_density([shown(trunk)], [0, 1, 2], name, column[name])
+    mean, low, high = expected(column[name])
+    (line,) = (t for t in chart.traces if "fill" not in t)
+    assert line["x"] == pytest.approx(DENSITY)
+    assert line["y"] == pytest.approx(mean, abs=1e-4)
+    least, most = band_of(chart, trunk.spec.start)
+    assert least == pytest.approx(low)
+    assert most == pytest.approx(high)
+    factor, values = COLUMNS[column[name]]
+    for text, level in zip(line["text"], range(3), strict=True):
+        numbers = [float(x) for x in re.findall(r"replicate \d: ([\d.]+)", text)]
+        assert numbers == pytest.approx([factor * v for v in values[level]])
+        assert f"level {level}, {DENSITY[level]:g} % of the weights" in text
+    assert (chart.title, chart.layout["yaxis"]["title"]["text"]) == (title, axis)
+    assert "type" not in chart.layout["yaxis"]
+    x = chart.layout["xaxis"]
+    assert (x["type"], x["title"]["text"], x["tickvals"]) == ("log", "weights left (%)", [100, 40, 10])
+    assert x["ticktext"] == ["100", "40", "10"]
+    assert x["range"][0] > 2 > 1 > x["range"][1] > 0.9
+    assert chart.marks == [[100], [40], [10]]
+    m = measures.measure(column[name])
+    best = (max if name in ("accuracy", "end", "train") else min)(range(3), key=lambda level: mean[level])
+    assert f"{m.words(mean[best] / factor)} with {DENSITY[best]:g} % of the weights" in chart.says
+    assert chart.says.startswith(f"{title} against weights left. {trunk.spec.start}: ")
+
+
+@pytest.mark.parametrize("every", [1, 3, 4])
+def test_charts_of_training(trunk: Run, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = 2 * 9 * len(ITERATIONS)
+    monkeypatch.setattr(charts, "HISTORY_BYTES", numbers * 8 / 3 / every)
+    arrays = charts.Arrays()
+    loss, accuracy = charts.training([shown(trunk)], [0, 1, 2], arrays)
+    kept = {1: list(ITERATIONS), 3: [1, 33, 200], 4: [1, 47, 200]}[every]
+    for chart, column, factor in ((loss, "validation_loss", 1), (accuracy, "test_accuracy", 100)):
+        for level, traces in enumerate(chart.by_level):
+            *lines, stops = traces
+            for replicate, line in enumerate(lines):
+                values = trunk.load(trunk.spec.start, replicate, level).history
+                at = np.isin(values["iteration"], kept)
+                assert unpacked(arrays, line["x"]) == pytest.approx(kept)
+                assert unpacked(arrays, line["y"]) == pytest.approx(factor * values[column][at], rel=1e-3)
+            assert len(lines) == 3
+            assert stops["mode"] == "markers"
+            assert stops["x"] == COLUMNS["early_stop_iteration"][1][level]
+            height = {"validation_loss": [LOSS[level] + 0.01 * r for r in range(3)]}
+            height["test_accuracy"] = [100 * v for v in COLUMNS["test_accuracy_early_stop"][1][level]]
+            assert stops["y"] == pytest.approx(height[column])
+            stop = np.mean(stops["x"])
+            assert (
+                f"at level {level}. {trunk.spec.start} stops at iteration {stop:,.0f} with "
+                in chart.says_by_level[level]
+            )
+        assert [line["line"]["color"] for line in chart.traces] == 3 * ["dense"]
+        x = chart.layout["xaxis"]
+        assert (x["type"], x["title"]["text"]) == ("log", "training iteration")
+        assert x["range"] == pytest.approx([np.log10(0.9), np.log10(210)])
+    assert (loss.title, loss.layout["yaxis"]["title"]["text"]) == ("Validation loss", "validation loss (nats)")
+    assert (accuracy.title, accuracy.layout["yaxis"]["title"]["text"]) == ("Test accuracy", "test accuracy (%)")
+    assert loss.layout["yaxis"]["type"] == "log"
+    assert loss.layout["yaxis"]["range"][0] < np.log10(LOSS[1]) < 0 < loss.layout["yaxis"]["range"][1] < 1
+    assert "type" not in accuracy.layout["yaxis"]
+    assert accuracy.layout["yaxis"]["range"] == pytest.approx([80.35 - 0.386, 90 + 0.386])
+
+
+def unpacked(arrays: charts.Arrays, index: int) -> list[float]:
+    packed = arrays.packed[index]
+    return [packed["step"] * n for n in np.frombuffer(base64.b64decode(packed["values"]), "<u2").tolist()]
+
+
+def test_charts_of_layers(trunk: Run) -> None:
+    found = {chart.name: chart for chart in charts.tickets(shown(trunk), [0, 1, 2]).charts}
+    layers = found["run_layers"]
+    assert [t["name"] for t in layers.traces] == ["fc1", "fc2"]
+    assert all((t["x"], t["y"]) == ([0, 1, 2], [100, 100, 100]) for t in layers.traces)  # the masks keep everything
+    assert layers.layout["yaxis"]["type"] == "log"
+    assert layers.layout["yaxis"]["title"]["text"] == "weights left (%)"
+    overlap = found["run_overlap"]
+    assert [t.get("y") for t in overlap.traces[1:]] == [[1, 1], [1, 1, 1]]
+    assert band_of(overlap, None) == ([1, 1, 1], [1, 1, 1])
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_headings_and_cells_of_the_terminal(trunk: Run) -> None:
+    table = terminal.level_table(trunk)
+    assert [str(column.header).replace("\n", " ") for column in table.columns] == [
+        "level",
+        "weights left (%)",
+        "sparsity (%)",
+        "early stop (iterations)",
+        "test accuracy at early stop (%)",
+        "test accuracy at the end (%)",
+        "training time (s)",
+    ]
+    (line,) = (line for line in text_of(table).splitlines() if re.match(" +1 ", line))
+    assert re.split(r"  +", line.strip()) == [
+        "1",
+        "40.00",
+        "60.00",
+        "82 (70-101)",
+        "93.83 (92.00-96.00)",
+        "93.33 (91.50-95.50)",
+        "13.0",
+    ]
+
+
+def test_headings_and_cells_of_the_page(trunk: Run) -> None:
+    text = report.page([trunk])
+    table = text[text.index('<table class="sortable">') :]
+    assert re.findall(r"<button type=\"button\">(.*?)</button>", table) == [
+        "branch",
+        "level",
+        "weights left (%)",
+        "early stop (iterations)",
+        "test accuracy at early stop (%)",
+        "test accuracy at the end (%)",
+        "training accuracy at the end (%)",
+        "training time (s)",
+        "winning",
+    ]
+    row = re.findall(r"<tr data-key.*?</tr>", table, re.DOTALL)[1]
+    cells = [re.sub(r"<.*?>", " ", cell).split() for cell in re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL)]
+    assert cells[1:-1] == [
+        ["1"],
+        ["40.00"],
+        ["82", "70–101"],
+        ["93.83", "92.00–96.00"],
+        ["93.33", "91.50–95.50"],
+        ["98.57", "97.50–99.70"],
+        ["13.0", "11.0–16.0"],
+    ]
+
+
+def test_headings_and_cells_of_a_notebook(trunk: Run) -> None:
+    text = plots.notebook_html(trunk)
+    assert re.findall(r"<th>(.*?)</th>", text) == [
+        "level",
+        "weights left (%)",
+        "early stop (iterations)",
+        "test accuracy at early stop (%)",
+        "test accuracy at the end (%)",
+    ]
+    assert re.findall(r"<td>(.*?)</td>", text)[5:10] == ["1", "40.00", "82", "93.83", "93.33"]
+
+
+# --- measures --------------------------------------------------------------------------------------------------------
+
+
+def test_every_start_rule_has_a_colour_and_a_new_one_needs_none() -> None:
+    known = {measures.colour(name) for name in STARTS}
+    assert len(known) == len(STARTS)
+    one, other = measures.colour("mine"), measures.colour("yours")
+    assert one == measures.colour("mine") != other
+    assert all(re.fullmatch("#[0-9a-f]{6}", name) for name in (one, other))
+    assert not known & {one, other}
+
+
+def test_a_column_of_ones_own_is_shown_as_it_is(trunk: Run) -> None:
+    levels = trunk.levels().assign(wall_power=lambda frame: -1.5 * frame["replicate"])
+    ax = plots.against_density([plots.Line("ours", levels)], "wall_power")
+    points, ends = bars_of(ax, "ours")
+    assert points[:, 1].tolist() == [-1.5, -1.5, -1.5]
+    assert ends.tolist() == [[-3, 0], [-3, 0], [-3, 0]]
+    assert ax.get_ylabel() == "wall power"
+    assert measures.measure("wall_power").words(1234.5678) == "1235"
+    assert measures.measure("test_accuracy").words(float("nan")) == "– %"
+
+
+def test_ticks_are_thinned_from_the_dense_end() -> None:
+    assert measures.ticks([0.0, 0.25, 1.0, 0.5, 0.5], 9) == [100, 50, 25]
+    assert measures.ticks([0.8**i for i in range(6)], 3) == pytest.approx([100, 64, 40.96])
