@@ -1,6 +1,6 @@
 # Everything a new machine needs: Python 3.11 and a package index.
-#   make run    set up, then the quickstart experiment
-#   make test   set up, then lint, types and tests
+#   make run    install what running needs, then the quickstart experiment
+#   make test   install the test tools as well, then lint, types and tests
 
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
@@ -11,21 +11,28 @@ BIN := .venv/bin
 
 .PHONY: setup run test lint
 
-setup: .venv/.stamp
+setup: .venv/.dev
 
-.venv/.stamp: pyproject.toml constraints.txt
+.venv/.run: pyproject.toml constraints.txt
+	@echo "== installing lottery and what running needs into .venv: a minute or two, most of it PyTorch"
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -e ".[quickstart]"
+	touch $@
+
+.venv/.dev: .venv/.run
+	@echo "== installing the test tools"
 	$(BIN)/python -m pip install -q -e ".[dev]"
 	$(BIN)/python -m pip check
 	touch $@
 
-run: .venv/.stamp
+run: .venv/.run
+	@echo "== lottery run quickstart: 330 small networks, about a minute on two cores"
 	$(BIN)/lottery run quickstart
 
 test: lint
 	$(BIN)/pytest
 
-lint: .venv/.stamp
+lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -89,7 +89,9 @@ def test_a_run_without_validation_has_no_early_stop(tiny: Spec, tmp_path: Path) 
     levels = lottery.open_run(lottery.run(spec, runs_dir=tmp_path).path).levels()
     assert levels["early_stop_iteration"].isna().all()
     assert statistics.summary(levels, "early_stop_iteration")["n"].tolist() == [0, 0]
-    assert verdicts.winning(levels).empty
+    (row,) = verdicts.judge(levels, 0.5).to_dict("records")
+    assert isnan(row["no_later_mean"])
+    assert row["no_later"] == row["winning"] == "undecided"
 
 
 def test_t_interval() -> None:
@@ -149,81 +151,14 @@ def test_differences_are_paired() -> None:
         statistics.differences(levels, "early_stop_iteration", "rewind", "reinit")
 
 
-@pytest.mark.parametrize(
-    ("pairs", "verdict"),
-    [
-        # more accurate by 1.0, 1.1, 0.9 points and earlier by 50, 60, 40
-        ([(500, 0.90, 450, 0.910), (500, 0.90, 440, 0.911), (500, 0.90, 460, 0.909)], "yes"),
-        # exactly as accurate and exactly as early, as far as can be told from an evaluation every 100 iterations
-        ([(500, 0.90, 500, 0.90), (400, 0.91, 400, 0.91)], "undecided"),
-        # the same evaluation later in both of two replicates: they agree by rounding
-        ([(500, 0.90, 600, 0.91), (400, 0.91, 500, 0.92)], "undecided"),
-        # ten evaluations later in both
-        ([(500, 0.90, 900, 0.91), (410, 0.91, 810, 0.92)], "no"),
-        # more accurate, but later beyond doubt
-        ([(500, 0.90, 550, 0.910), (500, 0.90, 560, 0.911), (500, 0.90, 540, 0.909)], "no"),
-        # earlier, but less accurate beyond doubt
-        ([(500, 0.90, 450, 0.890), (500, 0.90, 440, 0.889), (500, 0.90, 460, 0.891)], "no"),
-        # better on average, but one replicate of three speaks against it
-        ([(500, 0.90, 450, 0.910), (500, 0.90, 440, 0.911), (500, 0.90, 460, 0.899)], "undecided"),
-        ([(500, 0.90, 450, 0.91)], "undecided"),
-        # both at the last evaluation, where neither has stopped
-        ([(1000, 0.90, 1000, 0.910), (1000, 0.90, 1000, 0.911), (1000, 0.90, 1000, 0.909)], "undecided"),
-        # the dense network has not stopped, the ticket has
-        ([(1000, 0.90, 450, 0.910), (1000, 0.90, 440, 0.911), (1000, 0.90, 460, 0.909)], "yes"),
-    ],
-)
-def test_winning_tickets(pairs: list[tuple[float, float, float, float]], verdict: str) -> None:
-    found = verdicts.winning(trunk(*pairs))
-    assert found["winning"].tolist() == [verdict]
-    assert found["accuracy"].item() == pytest.approx(np.mean([100 * (d - b) for _, b, _, d in pairs]))
-    assert found["earlier"].item() == pytest.approx(np.mean([a - c for a, _, c, _ in pairs]))
-    assert not found["accuracy_low"].item() > found["accuracy_high"].item()
-    assert not found["earlier_low"].item() > found["earlier_high"].item()
-
-
-def test_one_pair_that_has_not_stopped_leaves_no_interval() -> None:
+def test_a_level_was_not_seen_to_stop_where_ticket_and_dense_network_of_one_replicate_both_were_not() -> None:
     """One replicate of three in which both end at their last evaluation; not one where it is the dense network here
     and the ticket there."""
     earlier = [(500, 0.90, 450, 0.910), (500, 0.90, 440, 0.911)]
-    found = verdicts.winning(trunk(*earlier, (1000, 0.90, 1000, 0.909))).iloc[0]
-    assert found["earlier"] == pytest.approx(110 / 3)
-    assert isnan(found["earlier_low"])
-    assert isnan(found["earlier_high"])
-    assert found["winning"] == "undecided"
-    found = verdicts.winning(trunk(*earlier, (1000, 0.90, 450, 0.91), (500, 0.90, 1000, 0.91))).iloc[0]
-    assert found["earlier_low"] < found["earlier"] < found["earlier_high"]
-
-
-def test_a_difference_of_two_rounded_iterations_is_rounded_twice() -> None:
-    """Evaluated every 100 iterations, each stop is off by 100 / √12 and a difference by √2 times that. Two replicates
-    agree on 100, so that half the interval is 12.7062 (Student's t, 1 degree of freedom) × √2 × 100 / √12 / √2."""
-    found = verdicts.winning(trunk((500, 0.90, 400, 0.91), (400, 0.90, 300, 0.91))).iloc[0]
-    half = 12.7062 * 100 / sqrt(12)
-    assert found[["earlier_low", "earlier", "earlier_high"]].tolist() == pytest.approx([100 - half, 100, 100 + half])
-
-
-@pytest.mark.parametrize(
-    ("pairs", "zero", "verdict"),
-    [
-        # exactly as accurate: earlier by about 100, or earlier in one replicate and later in the other
-        ([(500, 0.90, 401, 0.90), (600, 0.91, 499, 0.91), (700, 0.92, 600, 0.92)], "accuracy", "yes"),
-        ([(500, 0.90, 401, 0.90), (600, 0.91, 699, 0.91)], "accuracy", "undecided"),
-        # exactly as early: more accurate by about a point, more in one and less in the other, or as accurate too
-        ([(0, 0.90, 0, 0.909), (0, 0.90, 0, 0.911), (0, 0.90, 0, 0.910)], "earlier", "yes"),
-        ([(0, 0.90, 0, 0.91), (0, 0.90, 0, 0.89)], "earlier", "undecided"),
-        ([(0, 0.90, 0, 0.90), (0, 0.91, 0, 0.91)], "earlier", "yes"),
-    ],
-)
-def test_a_bound_of_exactly_0_speaks_for_the_ticket(
-    pairs: list[tuple[float, float, float, float]], zero: str, verdict: str
-) -> None:
-    """A winner has no bound below 0, a loser an interval wholly below it. Stops at 0 suit any step: not rounded."""
-    found = verdicts.winning(trunk(*pairs)).iloc[0]
-    assert found[[f"{zero}_low", zero, f"{zero}_high"]].tolist() == [0, 0, 0]
-    assert found["winning"] == verdict
-
-
-def test_rounding_is_that_of_the_evaluations() -> None:
-    assert verdicts.rounding(trunk((500, 0.9, 250, 0.9), (400, 0.9, 1000, 0.9))) == pytest.approx(50 / sqrt(12))
-    assert verdicts.rounding(trunk((1000, 0.9, np.nan, 0.9))) == 0
+    found = verdicts.judge(trunk(*earlier, (1000, 0.90, 1000, 0.909)), 0.5).iloc[0]
+    assert found["no_later_mean"] == pytest.approx((0.9 * 0.88) ** (1 / 3))
+    assert isnan(found["no_later_low"])
+    assert isnan(found["no_later_high"])
+    assert found["no_later"] == "undecided"
+    found = verdicts.judge(trunk(*earlier, (1000, 0.90, 450, 0.91), (500, 0.90, 1000, 0.91)), 0.5).iloc[0]
+    assert found["no_later_low"] < found["no_later_mean"] < found["no_later_high"]

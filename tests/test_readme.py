@@ -4,8 +4,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from lottery.analysis.answer import answer
+from lottery.analysis.frames import curve, read_levels
+from lottery.analysis.verdicts import default_margin, judge
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,3 +30,36 @@ def test_files_that_the_readme_names_exist() -> None:
     assert "@@" not in README
     for name in re.findall(r"\]\(((?!http)[^)]+)\)", README) + re.findall(r"`(src/[^`]+)`", README):
         assert (root / name).exists(), name
+
+
+RESULTS = ROOT / "results" / "mnist-10000it" / "levels.csv"
+
+
+def mnist_table() -> list[str]:
+    """The README's table of the ten-minute experiment, from its levels."""
+    judged = judge(levels := read_levels(RESULTS), default_margin(levels, 10_000).points).set_index("level")
+    reinit = 100 * curve(levels, "test_accuracy_early_stop", "reinit").mean()
+    ticket = 100 * curve(levels, "test_accuracy_early_stop").mean()
+    rows = [
+        "| weights left | tickets | − dense | reinitialised | tickets − reinitialised | stops after | alone |",
+        "|---|---|---|---|---|---|---|",
+        f"| 100 % | {ticket[0]:.2f} % | | | | | dense |",
+    ]
+    for level in (3, 7, 12, 15, 16, 18, 20):
+        row: Any = judged.loc[level]
+        cells = [f"{100 * row['density']:.3g} %", f"{ticket[level]:.2f} %", _interval(row, "matching", "+.2f")]
+        cells += [f"{reinit[level]:.2f} %", _interval(row, "beats_reinit", "+.2f"), _interval(row, "no_later", ".2f")]
+        rows.append(f"| {' | '.join(cells)} | {row['winning']} |")
+    return rows
+
+
+def _interval(row: Any, name: str, form: str) -> str:
+    mean, low, high = (f"{row[f'{name}_{end}']:{form}}".replace("-", "−") for end in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def test_the_readmes_numbers_are_those_of_the_results() -> None:
+    levels = read_levels(RESULTS)
+    assert answer(levels, default_margin(levels, 10_000)).headline in README.replace("\n> ", " ")
+    for line in mnist_table():
+        assert line in README

@@ -22,6 +22,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 import lottery
 from lottery import cli
 from lottery.analysis import statistics
+from lottery.analysis.answer import answer_of, round_up
+from lottery.analysis.verdicts import default_margin
 from lottery.errors import LotteryError
 from lottery.runs.store import Run
 from lottery.spec import PRESETS, Spec, flatten
@@ -388,9 +390,9 @@ def altered(path: Path, alter: Callable[[pd.DataFrame], pd.DataFrame]) -> Run:
 
 
 def test_each_branch_has_its_own_verdicts(finished: Path) -> None:
-    """All stop sooner. Tickets are more accurate at level 1, and at level 2 in one replicate only; redrawn, that is so
-    at level 1, and at level 2 they are less accurate."""
-    points = {("rewind", 1): (2, 2), ("rewind", 2): (2, -2), ("reinit", 1): (2, -2), ("reinit", 2): (-2, -2)}
+    """All stop sooner. Tickets are more accurate at level 1, by as much in both replicates, and at level 2 in one
+    replicate only; redrawn, they are as accurate as the dense network at level 1, and less accurate at level 2."""
+    points = {("rewind", 1): (2, 2), ("rewind", 2): (2, -2), ("reinit", 1): (0, 0), ("reinit", 2): (-9, -9)}
 
     def alter(levels: pd.DataFrame) -> pd.DataFrame:
         rows = levels[["branch", "level", "replicate"]].to_numpy()
@@ -398,15 +400,42 @@ def test_each_branch_has_its_own_verdicts(finished: Path) -> None:
         stop = levels["level"].map({0: 25.0, 1: 4.0, 2: 4.0})
         return levels.assign(early_stop_iteration=stop, test_accuracy_early_stop=0.5 + np.array(gain) / 100)
 
-    rows = re.findall(r'<tr data-key="(\w+)">(.*?)</tr>', report.page([altered(finished, alter)]), re.DOTALL)
-    verdicts = [(branch, *(re.findall(r'data-value="(.*?)"', row)[i] for i in (1, -1))) for branch, row in rows]
-    assert verdicts == [
-        ("rewind", "0", ""),
-        ("rewind", "1", "yes"),
-        ("rewind", "2", "undecided"),
-        ("reinit", "1", "undecided"),
-        ("reinit", "2", "no"),
+    text = report.page([altered(finished, alter)])
+    rows = re.findall(r'<tr data-key="(\w+)">(.*?)</tr>', text, re.DOTALL)
+    verdicts = [
+        (branch, *(re.findall(r'data-value="(.*?)"', row)[i] for i in (1, -1)), "<small>shown" in row)
+        for branch, row in rows
     ]
+    assert verdicts == [
+        ("rewind", "0", "", False),
+        ("rewind", "1", "winning", False),
+        ("rewind", "2", "undecided", False),
+        ("reinit", "1", "matching", True),
+        ("reinit", "2", "not matching", False),
+    ]
+    words = " ".join(re.sub("<.*?>", "", text).split())
+    assert (
+        "Matching: at most 1.582 points less accurate than the dense network (the margin, one standard error" in words
+    )
+    assert "Winning: matching, stopping after at most 1.1 of the dense network’s iterations" in words
+
+
+def test_a_margin_is_for_the_whole_page(finished: Path) -> None:
+    words = re.sub("<.*?>", "", report.page([Run(finished)], margin=7.25))
+    assert "Matching: at most 7.25 points less accurate than the dense network (the margin, set by --margin)." in words
+    assert "The margin is 7.25 points: set by --margin." in words
+    assert answer_of(Run(finished), 7.25).headline in words
+    assert "1.5" not in words[words.index("Matching: ") :][:100]
+
+
+def test_each_run_is_judged_by_its_own_margin(finished: Path, tmp_path: Path) -> None:
+    other = small(tmp_path, levels=1, replicates=2, seed=7)
+    words = re.sub("<.*?>", "", report.page([Run(finished), Run(other)]))
+    for letter, path in (("A", finished), ("B", other)):
+        points = round_up(default_margin(Run(path).levels(), 1000).points, 3)
+        assert f"{letter}: Matching: at most {points:g} points less accurate" in words
+    assert "A: Winning: " in words
+    assert "B: Winning: " not in words  # without reinit
 
 
 @pytest.mark.parametrize(
@@ -473,7 +502,10 @@ def test_the_command_writes_it_in_the_run(finished: Path, tmp_path: Path, capsys
     assert (tmp_path / "comparison.html").is_file()
 
 
-RUN = ("run", "quickstart", "--iterations", "10", "--recipe.evaluate-every", "10", "--levels", "2", "--replicates", "1")
+RUN = (
+    *("run", "quickstart", "--branches", "", "--iterations", "10", "--recipe.evaluate-every", "10"),
+    *("--levels", "2", "--replicates", "1"),
+)
 
 
 def test_a_run_keeps_its_report_current(
@@ -482,17 +514,16 @@ def test_a_run_keeps_its_report_current(
     seen = []
     write_report = report.write_report
 
-    def watch(runs: list[Run], path: Path, claims_of: document.Claims) -> Path:
+    def watch(runs: list[Run], path: Path, claims_of: document.Claims, margin: float | None) -> Path:
         seen.append(len(runs[0].rows()))
-        return write_report(runs, path, claims_of)
+        return write_report(runs, path, claims_of, margin)
 
     monkeypatch.setattr(report, "write_report", watch)
     words = [*RUN, "--jobs", "1", "--runs-dir", str(tmp_path)]
     assert cli.main(words) == 0
     assert seen == [3]  # a run of seconds: only at its end
-    out = capsys.readouterr().out.splitlines()
-    assert out[-1].startswith("report:  ")
-    assert Path(out[-1].split()[1]).is_file()
+    (line,) = re.findall(r"^report:  (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert Path(line).is_file()
     monkeypatch.setattr(cli.CurrentReport, "first", 0.0)
     assert cli.main([*words, "--seed", "1"]) == 0
     assert seen[1:] == [1, 3]  # after the first level, not again before 50 times what that took, and at the end
@@ -501,7 +532,7 @@ def test_a_run_keeps_its_report_current(
 def test_a_report_that_fails_harms_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(runs: list[Run], path: Path, claims_of: document.Claims) -> Path:
+    def fail(runs: list[Run], path: Path, claims_of: document.Claims, margin: float | None) -> Path:
         raise OSError("disk full")
 
     monkeypatch.setattr(report, "write_report", fail)

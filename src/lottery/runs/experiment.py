@@ -129,13 +129,11 @@ def run(
     return result
 
 
-def train_branch(
-    path: Path, first: Place, count: int, raw: Raw, engine: str, device: str, emit: runners.Emit
-) -> None:
+def train_branch(path: Path, first: Place, count: int, raw: Raw, engine: str, device: str, emit: runners.Emit) -> None:
     """The branch (or the trunk), replicate and draw of `first`, from there up to level `count`.
 
-    What is on disk is read and verified, the rest trained and saved. A branch needs the trunk's levels, and repeats none
-    of their training.
+    What is on disk is read and verified, the rest trained and saved. A branch needs the trunk's levels, and repeats
+    none of their training.
     """
     run = Run(path)
     if note := engines.slow_start(engine):
@@ -188,9 +186,7 @@ class Replicate:
         for level in self.chain(self.run.spec.start, count):
             if dense and before:
                 theta, kept = dense.start.weights, level.start.masks
-                state = Trunk(
-                    self.key, level.number, theta, kept, dense.trained, before.trained, self.fresh, draw
-                )
+                state = Trunk(self.key, level.number, theta, kept, dense.trained, before.trained, self.fresh, draw)
                 self.train(Place(branch, self.number, level.number, draw), STARTS[branch].start(state))
             dense, before = dense or level, level
 

@@ -55,8 +55,8 @@ class Row:
     seconds: float | None = None
     engine: str = ""
     steady_stop_iteration: int | None = None
-    """Where a running mean of the validation loss is lowest, see `lottery.engines.history.steady_stop`; None with too few
-    evaluations for one."""
+    """Where a running mean of the validation loss is lowest, see `lottery.engines.history.steady_stop`; None with too
+    few evaluations for one."""
     densities: Mapping[str, float] = field(default_factory=dict)
     """Tensor -> kept / total, in the network's order."""
     recorded: Mapping[str, Any] = field(default_factory=dict)

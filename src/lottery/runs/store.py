@@ -1,8 +1,8 @@
 """The run directory: what is in it is complete or absent, checksummed, and never computed twice.
 
     <run>/spec.toml            the spec
-    <run>/run.json             engine, device, data and network that the run was begun with; versions and machine of each
-                               session
+    <run>/run.json             engine, device, data and network that the run was begun with; versions and machine of
+                               each session
     <run>/levels.csv           a row for each level, see `lottery.runs.rows` (derived: rebuilt from the levels)
     <run>/figures/             pictures (derived)
     <run>/<branch>/replicate-<r>/level-<l>/            and of further draws of a branch, level-<l>-draw-<d>/
@@ -74,9 +74,9 @@ class Run:
 
     def __repr__(self) -> str:
         """Where it is and what came out, in a sentence."""
-        from lottery.analysis.verdicts import answer
+        from lottery.analysis.answer import answer_of
 
-        return f"<Run {self.path}: {answer(self.levels()).headline}>"
+        return f"<Run {self.path}: {answer_of(self).headline}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it."""
@@ -182,7 +182,8 @@ class Run:
         branch, replicate, draw (of a branch that is drawn several times per level, else 0), level (0 is dense);
         density, sparsity (fractions of the prunable weights), iterations (trained for);
         early_stop_iteration (lowest validation loss), test_accuracy_early_stop, validation_loss_min (NaN without
-        validation images); steady_stop_iteration (lowest running mean of it; NaN with few evaluations); test_accuracy, train_accuracy (after the last iteration; fractions); seconds, engine;
+        validation images); steady_stop_iteration (lowest running mean of it; NaN with few evaluations);
+        test_accuracy, train_accuracy (after the last iteration; fractions); seconds, engine;
         and `density:<tensor>` per prunable tensor.
         """
         return to_frame([row.to_json() for row in self.rows()])

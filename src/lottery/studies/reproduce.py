@@ -72,6 +72,7 @@ def reproduce(
     runs_dir: Path | str = "runs",
     data_dir: Path | str | None = None,
     jobs: int = 1,
+    margin: float | None = None,
     watch: Callable[[str, Spec], AbstractContextManager[Callable[[Progress], None]]] = _silent,
 ) -> list[Path]:
     """Trains what is missing of a study's items, one run after the other, and writes them.
@@ -79,11 +80,13 @@ def reproduce(
     Args:
         study: a name in STUDIES.
         iterations: of the main run's levels; other runs have a share of them.
-        replicates: of the main run; other runs have as many at most.
+        replicates: of each run; those of sweeps have two at most.
         only: names of items apart by commas; the default ones if empty.
         runs_dir: the folder of the runs, and of `studies`, in which figures and tables are written.
         data_dir: the folder of the data sets, as in `lottery.run`.
         jobs: processes that train at once.
+        margin: by how many percentage points a ticket may be less accurate than the dense network and still match it;
+            one standard error of the dense network's accuracy if None, see `lottery.analysis.verdicts.default_margin`.
         watch: a context for each run, given its name and spec, whose value is called with its progress.
 
     Returns:
@@ -103,7 +106,7 @@ def reproduce(
                     spec, runs_dir=runs_dir, data_dir=data_dir, jobs=jobs, progress=progress
                 )
         trained[name] = finished[spec.uid]
-    return write_results(STUDIES[study], items, trained, folder(study, iterations, runs_dir))
+    return write_results(STUDIES[study], items, trained, folder(study, iterations, runs_dir), margin)
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,9 @@ def _labels(needed: Mapping[str, Spec]) -> dict[str, str]:
     return labels
 
 
-def write_results(study: Study, items: Iterable[str], runs: Mapping[str, Run], out: Path) -> list[Path]:
+def write_results(
+    study: Study, items: Iterable[str], runs: Mapping[str, Run], out: Path, margin: float | None = None
+) -> list[Path]:
     """Writes what the items make, the specs, and one levels.csv of all runs, in which those of earlier calls stay.
 
     Args:
@@ -193,12 +198,13 @@ def write_results(study: Study, items: Iterable[str], runs: Mapping[str, Run], o
         items: their names.
         runs: name -> finished run, of all that the items need.
         out: the folder.
+        margin: as in `reproduce`.
 
     Returns:
         The paths; levels.csv is the last.
     """
     out.mkdir(parents=True, exist_ok=True)
-    results = Results(study, runs)
+    results = Results(study, runs, margin)
     contents: dict[str, bytes] = {}
     for item in items:
         made = study.items[item].make(results)

@@ -1,4 +1,5 @@
-"""How columns and branches are shown, everywhere: names, units, formats and colours. Only `table` needs pandas."""
+"""How columns, branches and verdicts are shown, everywhere: names, units, formats and colours. Only `table` and
+`verdicts` need pandas."""
 
 import colorsys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,6 +10,8 @@ from zlib import crc32
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lottery.analysis.verdicts import Margin
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ def table(levels: "pd.DataFrame", columns: Sequence[str]) -> Iterator[TableRow]:
     """The rows of a table of levels: the dense network first in each branch, a cell for each column."""
     from lottery.analysis.statistics import summary
 
+    if levels.empty:
+        return
     for rows in zip(*(summary(levels, column).to_dict("records") for column in columns), strict=True):
         cells = [_cell(measure(column), row) for column, row in zip(columns, rows, strict=True)]
         yield TableRow(rows[0]["branch"], int(rows[0]["level"]), rows[0]["density"], cells)
@@ -114,6 +119,126 @@ def table(levels: "pd.DataFrame", columns: Sequence[str]) -> Iterator[TableRow]:
 def _cell(shown: Measure, row: Mapping[Any, Any]) -> Cell:
     spread = (shown.text(row["min"]), shown.text(row["max"])) if row["n"] > 1 else None
     return Cell(shown.factor * row["mean"], shown.text(row["mean"]), spread)
+
+
+SENTENCES = 4
+"""How many of an answer's details the short views give."""
+
+
+COMPARED = {
+    "matching": Measure("accuracy − dense", "points"),
+    "no_later": Measure("stops after", "× dense"),
+    "beats_reinit": Measure("accuracy − reinit", "points"),
+}
+"""Condition on a ticket -> how what it compares is called."""
+
+
+class Comparison(NamedTuple):
+    """What a condition looks at, at one level."""
+
+    value: float
+    """The mean over replicates."""
+    mean: str
+    interval: str = ""
+    """95 % interval of that level alone, where there is one."""
+    bound: str = ""
+    """For all levels together, where there is one."""
+
+
+class Verdict(NamedTuple):
+    """One pruned level of a branch."""
+
+    level: int
+    density: float
+    """Fraction."""
+    replicates: int
+    compared: dict[str, Comparison]
+    """By condition, those that are known somewhere in the branch."""
+    verdict: str
+    """yes, no or undecided: of that level alone."""
+    shown: bool
+    """Whether it is "yes" for all levels together."""
+
+
+class Verdicts(NamedTuple):
+    """The pruned levels of a branch."""
+
+    name: str
+    """What is judged: "winning", or "matching" for a branch, without validation images, and where `reinit` was not
+    trained."""
+    rows: list[Verdict]
+
+
+def verdicts(levels: "pd.DataFrame", margin: float, branch: str) -> Verdicts:
+    """What `analysis.verdicts.judge` finds, as it is shown.
+
+    Args:
+        levels: the frame of a run with a dense network.
+        margin: percentage points that a matching ticket may be less accurate than the dense network.
+        branch: the trunk or another.
+    """
+    from lottery.analysis.verdicts import judge
+
+    found = judge(levels, margin, branch)
+    known = [name for name in COMPARED if found[f"{name}_mean"].notna().any()]
+    name = "winning" if len(known) == len(COMPARED) else "matching"
+    return Verdicts(
+        name,
+        [
+            Verdict(
+                int(row["level"]),
+                row["density"],
+                int(row["n"]),
+                {condition: _comparison(condition, row) for condition in known},
+                row[name],
+                bool(row[f"{name}_shown"]),
+            )
+            for row in found.to_dict("records")
+        ],
+    )
+
+
+def _comparison(condition: str, row: Mapping[Any, Any]) -> Comparison:
+    mean, low, high, bound = (row[f"{condition}_{end}"] for end in ("mean", "low", "high", "bound"))
+    ratio = condition == "no_later"
+    text = _ratio if ratio else _signed
+    interval = "" if isnan(low) else f"{text(low)} to {text(high)}"
+    if isnan(mean) or isnan(bound):
+        return Comparison(mean, "–" if isnan(mean) else text(mean), interval)
+    from lottery.analysis.answer import round_down, round_up
+
+    safe = f"≤ {text(round_up(bound, 2))}" if ratio else f"≥ {text(round_down(bound, 2))}"
+    return Comparison(mean, text(mean), interval, safe)
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.2f}"
+    return text.replace("-", "−") if float(text) else text[1:]
+
+
+def rules(names: Iterable[str], margin: "Margin") -> list[str]:
+    """What verdicts of these names mean, in sentences.
+
+    Args:
+        names: of `Verdicts`.
+        margin: by which they are judged.
+    """
+    from lottery.analysis.answer import round_up
+
+    said = [
+        f"Matching: at most {round_up(margin.points, 3):g} points less accurate than the dense network (the margin, "
+        f"{margin.source})."
+    ]
+    if "winning" in names:
+        said.append(
+            "Winning: matching, stopping after at most 1.1 of the dense network’s iterations, and more accurate than "
+            "the same mask reinitialised."
+        )
+    return said
 
 
 def ticks(densities: Iterable[float], most: int) -> list[float]:

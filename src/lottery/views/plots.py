@@ -23,14 +23,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from lottery.analysis import anatomy
+from lottery.analysis.answer import answer_of
 from lottery.analysis.frames import branches_of, densities, levels_of, trunk_of
 from lottery.analysis.statistics import summary
-from lottery.analysis.verdicts import answer
 from lottery.engines import history
 from lottery.errors import LotteryError, known
 from lottery.runs.rows import DENSITY
 from lottery.runs.store import Run, write
-from lottery.views.measures import AT_EARLY_STOP, COLOURS, DASHED, EARLY, LAST, STOP, colour, measure, table, ticks
+from lottery.views.measures import (
+    AT_EARLY_STOP,
+    COLOURS,
+    DASHED,
+    EARLY,
+    LAST,
+    SENTENCES,
+    STOP,
+    colour,
+    measure,
+    table,
+    ticks,
+)
 
 STYLE: Any = {
     "axes.spines.top": False,
@@ -525,8 +537,9 @@ def save(run: Run, names: Iterable[str] = tuple(FIGURES), kind: str = "png") -> 
 
 def notebook_html(run: Run) -> str:
     """What a notebook shows of a run, as HTML: name, answer, a row per level of the trunk, and the accuracies."""
-    levels = run.levels()
-    head = f"<p><b>{html.escape(run.path.name)}</b><br>{html.escape(answer(levels).headline)}</p>"
+    levels, answer = run.levels(), answer_of(run)
+    name, headline, *details = (html.escape(s) for s in (run.path.name, answer.headline, *answer.details[:SENTENCES]))
+    head = f"<p><b>{name}</b><br>{headline}</p><p><small>{'<br>'.join(details)}</small></p>"
     if levels.empty:
         return head
     columns = (STOP, EARLY, LAST)
@@ -561,7 +574,7 @@ def _level(run: Run, level: int | None) -> int:
     there = levels_of(levels, trunk_of(levels))
     if level is not None and level not in there:
         raise LotteryError(known("level", str(level), map(str, there)))
-    return answer(levels).level if level is None else level
+    return answer_of(run).level if level is None else level
 
 
 def _new_axes() -> Axes:

@@ -1,23 +1,35 @@
 """What a run looks like in a terminal: bars while it works, plain lines where output is no terminal, tables after."""
 
-from collections.abc import Iterable
-from dataclasses import replace
-from math import isnan
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderResult
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from lottery.errors import LotteryError
 from lottery.runs.experiment import Progress as Event
 from lottery.runs.rows import Place, Row, wanted
 from lottery.runs.store import Run
 from lottery.spec import Spec
-from lottery.views.measures import EARLY, LAST, STOP, Measure, measure, table
+from lottery.views.measures import (
+    COMPARED,
+    EARLY,
+    LAST,
+    SENTENCES,
+    STOP,
+    Measure,
+    Verdict,
+    measure,
+    rules,
+    table,
+    verdicts,
+)
 
 
 class Display:
@@ -47,10 +59,10 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         self.events += 1
-        if self.console.is_terminal:
-            self._advance(event)
-        elif event.note:
+        if event.note:
             self.console.print(f"{_name(event.place)}: {event.note}", highlight=False)
+        elif self.console.is_terminal:
+            self._advance(event)
         elif event.row:
             self.console.print(_line(event.row), highlight=False, soft_wrap=True)
 
@@ -59,18 +71,13 @@ class Display:
         key = replace(event.place, level=0)
         if key not in self.tasks:  # continued runs begin at a later level: only what is left counts for the estimate
             begun, total = level * iterations, (levels + 1) * iterations
-            self.tasks[key] = self.bars.add_task(_name(key), total=total, completed=begun, where="", start=True)
-        accuracy = measure(LAST)
-        where = (
-            f"level {level}/{levels}  iteration {event.iteration:,}/{iterations:,}  "
-            f"{accuracy.label} {accuracy.words(event.test_accuracy)}"
-        )
+            self.tasks[key] = self.bars.add_task(_short(key), total=total, completed=begun, where="", start=True)
         finished_branch = event.place.branch != self.spec.start and event.row is not None and level == levels
         # there may be dozens of branches: only the trunk's bars stay
         self.bars.update(
             self.tasks[key],
             completed=level * iterations + event.iteration,
-            where=event.note or where,
+            where=f"level {level}/{levels}  {100 * event.test_accuracy:.1f} %",
             visible=not finished_branch,
         )
 
@@ -78,6 +85,11 @@ class Display:
 def _name(place: Place) -> str:
     draw = f"  draw {place.draw}" if place.draw else ""
     return f"{place.branch}  replicate {place.replicate}{draw}"
+
+
+def _short(place: Place) -> str:
+    """What a bar of 80 columns has room for."""
+    return f"{place.branch} {place.replicate}" + (f" draw {place.draw}" if place.draw else "")
 
 
 def _line(row: Row) -> str:
@@ -94,14 +106,81 @@ def _line(row: Row) -> str:
     )
 
 
-def _table(title: str, branches: bool, headings: Iterable[str]) -> Table:
-    """An empty table, with a column for the branch if there are several."""
-    table = Table(title=escape(title), title_justify="left", pad_edge=False, box=SIMPLE_HEAD)
-    if branches:
-        table.add_column("branch")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    return table
+Cell = Sequence[str]
+"""A value, and what qualifies it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table among others of the same kind."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Tables below each other, their columns of one width. Where the console is too narrow for a line per row, what
+    qualifies a value stands below it; nothing is cut off."""
+
+    title: str
+    parts: Sequence[Part]
+    caption: str = ""
+    left: int = 0
+    """How many columns are set to the left; the others are numbers."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for joined in ("{} ({})", "{}\n{}"):
+            parts = [
+                replace(part, rows=[[_written(c, joined) for c in row] for row in part.rows]) for part in self.parts
+            ]
+            widths = _widths(parts)
+            excess = sum(widths) + GAP * (len(widths) - 1) - options.max_width
+            if excess <= 0:
+                break
+        else:  # words are broken, but only in the widest column
+            widths[widths.index(max(widths))] -= min(excess, max(widths) - 1)
+        if self.title:
+            yield Text(self.title, style="italic")
+        for part in parts:
+            if part.title:
+                yield Text(f"\n{part.title}", style="bold")
+            yield self._table(part, widths)
+        if self.caption:
+            yield Text(f"\n{self.caption}", style="dim")
+        if self.title:
+            yield Text()
+
+    def _table(self, part: Part, widths: Sequence[int]) -> Table:
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+        for i, (heading, width) in enumerate(zip(part.headings, widths, strict=True)):
+            justify: JustifyMethod = "left" if i < self.left else "right"
+            table.add_column(Text(heading), justify=justify, width=width, overflow="fold")
+        for row in part.rows:
+            table.add_row(*(Text.assemble(cell[0], (cell[1], "dim")) for cell in row))
+        return table
+
+
+GAP = 2
+"""Between columns."""
+
+
+def _written(cell: Cell, joined: str) -> Cell:
+    """The value, and the rest as it follows or stands below."""
+    value, *more = [*cell] or [""]
+    whole = value
+    for words in more:
+        whole = joined.format(whole, words)
+    return value, whole.removeprefix(value)
+
+
+def _widths(parts: Sequence[Part]) -> list[int]:
+    """Of each column, over all tables."""
+    columns = zip(
+        *(part.headings for part in parts), *(map("".join, row) for part in parts for row in part.rows), strict=True
+    )
+    return [max(cell_len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
 
 
 def _heading(shown: Measure) -> str:
@@ -111,85 +190,107 @@ def _heading(shown: Measure) -> str:
     return "\n".join(min(halves, key=lambda lines: max(map(len, lines))))
 
 
-def level_table(run: Run) -> Table:
-    """One line per branch and level: means over replicates, with the lowest and the highest in brackets."""
-    from lottery.analysis.frames import branches_of  # pandas takes half a second to import
+def answer(run: Run, margin: float | None = None) -> Group:
+    """What a run says about its tickets: the sentence that every view of it begins with, and the first of its details.
 
-    levels = run.levels()
-    several = len(branches_of(levels)) > 1
-    columns = (STOP, EARLY, LAST, "seconds")
-    headings = ["level", *(_heading(measure(column)) for column in ("density", "sparsity", *columns))]
-    found = _table(run.path.name, several, headings)
-    branch = None
-    for row in table(levels, columns):
-        if row.branch != branch:
-            found.add_section()
-            branch = row.branch
-        *cells, seconds = row.cells
-        found.add_row(
-            *([escape(row.branch)] if several else []),
-            str(row.level),
-            measure("density").text(row.density),
-            measure("sparsity").text(1 - row.density),
-            *(f"{c.mean} [dim]({c.spread[0]}-{c.spread[1]})[/dim]" if c.spread else c.mean for c in cells),
-            seconds.mean,
-        )
-    return found
+    Args:
+        run: finished or not.
+        margin: percentage points that a matching ticket may be less accurate than the dense network; one standard error
+            of the dense network's accuracy if None.
+    """
+    from lottery.analysis.answer import answer_of  # pandas takes half a second to import
+
+    found = answer_of(run, margin)
+    return Group(Text(found.headline, style="bold"), *map(Text, found.details[:SENTENCES]), "")
 
 
-def ticket_table(run: Run) -> Table:
-    """Which levels are winning tickets, and by what margins: one line per branch and level."""
+def level_table(run: Run) -> Tables:
+    """One line per branch and level: means over replicates, with the lowest and the highest."""
     from lottery.analysis.frames import branches_of
-    from lottery.analysis.verdicts import winning
 
     levels = run.levels()
-    branches = branches_of(levels)
-    headings = ("level", _heading(measure("density")), "replicates", "more accurate\n(points)", "earlier\n(iterations)")
-    found = _table("winning tickets", len(branches) > 1, headings)
-    found.add_column("winning\nticket")
-    for branch in branches:
-        found.add_section()
-        for row in winning(levels, branch).to_dict("records"):
-            found.add_row(
-                *([escape(branch)] if len(branches) > 1 else []),
-                str(row["level"]),
-                measure("density").text(row["density"]),
-                str(row["n"]),
-                _margin([row[f"accuracy{end}"] for end in ("", "_low", "_high")], measure(EARLY).form),
-                _margin([row[f"earlier{end}"] for end in ("", "_low", "_high")], measure(STOP).form),
-                row["winning"],
-            )
-    found.caption = (
-        "Against the dense network, at early stop; means over replicates, paired, and their 95 % intervals.\n"
-        "yes: neither interval goes below 0. no: one of them is below 0 as a whole. undecided: all else."
-    )
-    found.caption_justify = "left"
-    return found
+    columns = (STOP, EARLY, LAST, "seconds")
+    headings = ["level", *(_heading(measure(column)) for column in ("density", *columns))]
+    rows: dict[str, list[list[Cell]]] = {branch: [] for branch in branches_of(levels)}
+    for row in table(levels, columns):
+        *cells, seconds = row.cells
+        rows[row.branch].append(
+            [
+                [str(row.level)],
+                [measure("density").text(row.density)],
+                *([c.mean, "-".join(c.spread)] if c.spread else [c.mean] for c in cells),
+                [seconds.mean],
+            ]
+        )
+    return Tables(run.path.name, _parts({branch: (headings, rows) for branch, rows in rows.items()}, headings))
 
 
-def _margin(interval: list[float], form: str) -> str:
-    mean, low, high = (f"{value:+{form}}" for value in interval)
-    return mean if isnan(interval[1]) else f"{mean} [dim]({low} to {high})[/dim]"
+def ticket_table(run: Run, margin: float | None = None) -> Tables:
+    """Which levels are winning tickets, or matching ones, and the numbers that say so: one line per branch and level.
+
+    Args:
+        run: finished or not.
+        margin: as in `answer`.
+    """
+    from lottery.analysis.answer import margin_of  # pandas takes half a second to import
+    from lottery.analysis.frames import branches_of
+
+    levels = run.levels()
+    chosen = margin_of(run, levels, margin)
+    found = {branch: verdicts(levels, chosen.points, branch) for branch in branches_of(levels)}
+    compared = [name for name in COMPARED if any(name in row.compared for v in found.values() for row in v.rows)]
+    headings = ["level", _heading(measure("density")), "n", *(_heading(COMPARED[name]) for name in compared)]
+    parts = {branch: ([*headings, v.name], [_ticket(row, compared) for row in v.rows]) for branch, v in found.items()}
+    if not any(v.rows for v in found.values()):
+        return Tables("winning tickets", _parts(parts, [*headings, "winning"]))
+    caption = [
+        "Means over n replicates, paired, with their 95 % intervals of that level alone. ≥ and ≤: bounds for all "
+        "levels together.",
+        *rules({v.name for v in found.values()}, chosen),
+        "yes: every interval lies on the right side of its limit as a whole. no: one lies on the wrong side. "
+        "undecided: all else. shown: every bound lies on the right side, for all levels together (97.5 % for each "
+        "condition).",
+    ]
+    return Tables("winning tickets", _parts(parts, headings), "\n".join(caption))
 
 
-def run_table(runs_dir: Path, names: list[str]) -> Table:
-    """One line per run; of one that is damaged, how."""
-    table = Table(pad_edge=False, box=SIMPLE_HEAD)
-    for heading in ("run", "replicates", "levels done", "best test acc. (weights left)"):
-        table.add_column(heading, justify="left" if heading == "run" else "right", overflow="fold")
+def _ticket(row: Verdict, compared: Iterable[str]) -> list[Cell]:
+    comparisons = [row.compared.get(name) for name in compared]
+    return [
+        [str(row.level)],
+        [measure("density").text(row.density)],
+        [str(row.replicates)],
+        *([", ".join(filter(None, (c.mean, c.bound))), *filter(None, [c.interval])] if c else [] for c in comparisons),
+        [row.verdict, "shown"] if row.shown else [row.verdict],
+    ]
+
+
+def _parts(
+    by_branch: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Cell]]]], headings: Sequence[str]
+) -> list[Part]:
+    """A table for each branch, named if there are several; without any, the headings."""
+    several = len(by_branch) > 1
+    return [Part(branch if several else "", *part) for branch, part in by_branch.items()] or [Part("", headings, [])]
+
+
+def run_table(runs_dir: Path, names: list[str]) -> Tables:
+    """One line per run; of those that are damaged, below the table, how."""
+    headings = ("run", "levels done\n(replicates)", "best test acc.\n(weights left)")
+    rows: list[list[Cell]] = []
+    damages = []
     for name in names:
         try:
-            run = Run(runs_dir / name)
-            rows = run.rows()
+            rows.append([[name], *_progress(Run(runs_dir / name))])
         except LotteryError as error:
-            table.add_row(escape(name), "", "", escape(str(error)))
-            continue
-        best = max(rows, key=lambda row: row.test_accuracy or 0, default=None)
-        accuracy = measure(LAST).words(best.test_accuracy or 0) if best else ""
-        table.add_row(
-            escape(name),
-            str(run.spec.replicates),
-            f"{len(rows)} of {len(list(wanted(run.spec)))}" if run.unfinished(run.spec) else f"all {len(rows)}",
-            f"{accuracy} ({measure('density').words(best.density)})" if best else "–",
-        )
-    return table
+            rows.append([[name], ["damaged"], []])
+            damages.append(str(error))
+    return Tables("", [Part("", headings, rows)], "\n".join(damages), left=1)
+
+
+def _progress(run: Run) -> list[Cell]:
+    """How much of it is done, and the best accuracy."""
+    rows = run.rows()
+    best = max(rows, key=lambda row: row.test_accuracy or 0, default=None)
+    done = f"{len(rows)} of {len(list(wanted(run.spec)))}" if run.unfinished(run.spec) else f"all {len(rows)}"
+    accuracy = [measure(LAST).words(best.test_accuracy or 0), measure("density").words(best.density)] if best else ["–"]
+    return [[done, str(run.spec.replicates)], accuracy]

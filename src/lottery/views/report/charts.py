@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from lottery.analysis.anatomy import Anatomy, Layer, anatomies
+from lottery.analysis.answer import Answer, share
 from lottery.analysis.frames import branches_of, curve, densities
 from lottery.analysis.statistics import summary
-from lottery.analysis.verdicts import Answer, share
+from lottery.analysis.verdicts import Margin
 from lottery.runs.store import Run
 from lottery.views.measures import AT_EARLY_STOP, COLOURS, EARLY, LAST, STOP, Measure, colour, measure, ticks
 
@@ -61,6 +62,7 @@ class Shown:
     dash: str
     levels: pd.DataFrame
     answer: Answer
+    margin: Margin
     missing: int
     """Levels that are not finished."""
 

@@ -7,8 +7,9 @@ escapes; as JSON without "<", so that no "</script>" ends it; or through `charts
 
 import base64
 import json
+import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -16,16 +17,27 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
+from lottery.analysis.answer import answer_of, margin_of, share
 from lottery.analysis.frames import densities, trunk_of
-from lottery.analysis.verdicts import answer, share, winning
 from lottery.errors import LotteryError
 from lottery.runs.rows import wanted
 from lottery.runs.store import Run, write
 from lottery.spec import PRESETS, Spec, flatten
-from lottery.views.measures import colour, measure, table
+from lottery.views.measures import (
+    COMPARED,
+    Comparison,
+    TableRow,
+    Verdict,
+    Verdicts,
+    colour,
+    measure,
+    rules,
+    table,
+    verdicts,
+)
 from lottery.views.report import charts
 from lottery.views.report.charts import DASHES, Arrays, Shown
 
@@ -37,13 +49,17 @@ Claims = Callable[[Run], Sequence[Mapping[str, Any]] | None]
 replicates, verdict, size, note, as in the table of the page."""
 
 
-def write_report(runs: Sequence[Run], path: Path, claims_of: Claims = lambda run: None) -> Path:
+def write_report(
+    runs: Sequence[Run], path: Path, claims_of: Claims = lambda run: None, margin: float | None = None
+) -> Path:
     """Writes the page of these runs, all of it or nothing.
 
     Args:
         runs: drawn over each other.
         path: of the page.
         claims_of: what a paper claims of a run; nothing by default.
+        margin: percentage points that a matching ticket may be less accurate than the dense network; one standard error
+            of each run's dense accuracy if None.
 
     Returns:
         The path.
@@ -60,14 +76,18 @@ def write_report(runs: Sequence[Run], path: Path, claims_of: Claims = lambda run
             raise LotteryError(f"{run.path} is given twice: give each run once")
     if len(runs) > len(DASHES):
         raise LotteryError(f"{len(runs)} runs: at most {len(DASHES)} can be told apart on one page")
-    write(path, page(runs, claims_of).encode())
+    write(path, page(runs, claims_of, margin).encode())
     return path
 
 
-def page(runs: Sequence[Run], claims_of: Claims = lambda run: None) -> str:
+def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: float | None = None) -> str:
     """The page as HTML; the arguments are as in `write_report`."""
-    shown = [_show(run, i, len(runs)) for i, run in enumerate(runs)]
+    shown = [_show(run, i, len(runs), margin) for i, run in enumerate(runs)]
     finished = [s for s in shown if not s.levels.empty]
+    judged = [{branch: verdicts(s.levels, s.margin.points, branch) for branch in s.branches} for s in finished]
+    compared = [
+        name for name in COMPARED if any(_compares(v, name) for by_branch in judged for v in by_branch.values())
+    ]
     levels = sorted({int(level) for s in finished for level in s.levels["level"]})
     arrays = Arrays()
     overview = [charts.against_density(finished, levels, *chart) for chart in charts.OVERVIEW.items()]
@@ -86,6 +106,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lottery", "views/report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["unbroken"] = _unbroken
     return environment.get_template("report.html").render(
         shown=shown,
         title=" and ".join(s.run.path.name for s in shown),
@@ -97,9 +118,20 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None) -> str:
         keys=[{"key": s.key(branch), "colour": colour(branch), "dash": s.dash} for s in shown for branch in s.branches],
         levels=levels,
         level=levels.index(finished[0].answer.level) if finished else 0,
-        headings=["branch", "level", *(measure(column).axis for column in ("density", *TABLE)), "winning"],
-        table=[row for s in finished for row in _table(s)],
-        claims=[(s, judged) for s in shown if (judged := claims_of(s.run)) is not None],
+        headings=[
+            *("branch", "level"),
+            *(measure(column).axis for column in ("density", *TABLE)),
+            *(COMPARED[name].axis for name in compared),
+            "verdict",
+        ],
+        table=[row for s, found in zip(finished, judged, strict=True) for row in _table(s, found, compared)],
+        rules=[
+            f"{s.letter}: {rule}" if s.letter else rule
+            for s, found in zip(finished, judged, strict=True)
+            if any(v.rows for v in found.values())
+            for rule in rules({v.name for v in found.values()}, s.margin)
+        ],
+        claims=[(s, claims) for s in shown if (claims := claims_of(s.run)) is not None],
         differing=_differing(shown),
         provenance=[_provenance(s) for s in shown],
         data=Markup(_json(data)),
@@ -109,14 +141,15 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None) -> str:
     )
 
 
-def _show(run: Run, index: int, count: int) -> Shown:
+def _show(run: Run, index: int, count: int, margin: float | None) -> Shown:
     levels = run.levels()
     return Shown(
         run,
         letter="ABCDEF"[index] if count > 1 else "",
         dash=DASHES[index],
         levels=levels,
-        answer=answer(levels),
+        answer=answer_of(run, margin),
+        margin=margin_of(run, levels, margin),
         missing=max(0, len(list(wanted(run.spec))) - len(levels)),
     )
 
@@ -160,9 +193,19 @@ def duration(seconds: float) -> str:
     return f"{large} {units[0]} {small} {units[1]}"
 
 
-def _table(s: Shown) -> list[dict[str, Any]]:
-    """One row per branch and level, the dense network once: means, lowest and highest replicate, and the verdict."""
-    verdicts = {branch: winning(s.levels, branch).set_index("level")["winning"] for branch in s.branches}
+def _unbroken(text: str) -> Markup:
+    """The text as HTML, in which no line ends between a number and its percent sign."""
+    return Markup(re.sub(r"([^\s(]+ %)", r'<span class="unbroken">\1</span>', str(escape(text))))
+
+
+def _compares(found: Verdicts, name: str) -> bool:
+    return any(name in row.compared for row in found.rows)
+
+
+def _table(s: Shown, judged: Mapping[str, Verdicts], compared: Sequence[str]) -> list[dict[str, Any]]:
+    """One row per branch and level, the dense network once: means, lowest and highest replicate, what verdicts rest
+    on, and the verdict."""
+    by_level = {branch: {row.level: row for row in found.rows} for branch, found in judged.items()}
     density = measure("density")
     return [
         {
@@ -171,19 +214,39 @@ def _table(s: Shown) -> list[dict[str, Any]]:
             "level": row.level,
             "density": round(density.factor * row.density, 4),
             "weights": density.text(row.density),
-            "verdict": verdicts[row.branch].get(row.level, ""),
             "cells": [
-                {
-                    "value": "" if np.isnan(cell.value) else round(cell.value, 6),
-                    "mean": cell.mean,
-                    "range": "–".join(cell.spread or ()),
-                }
-                for cell in row.cells
+                *(_number(cell.value, cell.mean, "–".join(cell.spread or ())) for cell in row.cells),
+                *(_number(c.value, c.mean, c.interval, c.bound) for c in _comparisons(by_level, row, compared)),
             ],
+            **_verdict(judged[row.branch].name, by_level[row.branch].get(row.level)),
         }
         for row in table(s.levels, TABLE)
         if row.level or row.branch == trunk_of(s.levels)
     ]
+
+
+def _number(value: float, text: str, *below: str) -> dict[str, Any]:
+    """A cell: what it is sorted by, what it says, and what it says in small letters."""
+    return {
+        "value": "" if np.isnan(value) else round(value, 6),
+        "text": text,
+        "below": [line for line in below if line],
+    }
+
+
+def _comparisons(
+    by_level: Mapping[str, Mapping[int, Verdict]], row: TableRow, compared: Sequence[str]
+) -> Iterator[Comparison]:
+    """Of that row, one for each condition; empty where it is not known."""
+    verdict = by_level[row.branch].get(row.level)
+    for name in compared:
+        yield (verdict.compared.get(name) if verdict else None) or Comparison(float("nan"), "")
+
+
+def _verdict(name: str, row: Verdict | None) -> dict[str, Any]:
+    """The verdict in a word, and whether it is shown for all levels together."""
+    words = {"yes": name, "no": f"not {name}", "undecided": "undecided"}
+    return {"verdict": words[row.verdict] if row else "", "shown": bool(row and row.shown)}
 
 
 def _differing(shown: Sequence[Shown]) -> list[tuple[str, list[str]]]:
