@@ -105,10 +105,11 @@ def run(
         result.clean()
         unfinished = result.unfinished(spec)
         trunks = {place.replicate: i for i, place in enumerate(unfinished) if place.branch == spec.start}
+        alone = jobs == 1 or len(unfinished) == 1
         tasks = [
             runners.Task(
                 train_branch,
-                (path, place, spec.levels, raw, engine, device),
+                (path, place, spec.levels, raw if alone else data_dir, engine, device),
                 after=None if place.branch == spec.start else trunks.get(place.replicate),
             )
             for place in unfinished
@@ -117,25 +118,53 @@ def run(
 
         def emit(event: Progress) -> None:
             if event.row:
+                if not (path / "run.json").is_file():  # to save a level is to make its folders
+                    raise LotteryError(f"{path} was deleted or moved while it was worked on: run again to make it anew")
                 result.write_table()
             if progress:
                 progress(event)
 
-        if jobs == 1 or len(tasks) == 1:
+        if alone:
             runners.here(tasks, emit)
         else:
             runners.processes(tasks, emit, jobs)
+        if gone := result.unfinished(spec):
+            folder = result.folder(gone[0])
+            raise LotteryError(f"{folder} was deleted or moved while {path} was worked on: run again to make it anew")
         result.write_table()
     return result
 
 
-def train_branch(path: Path, first: Place, count: int, raw: Raw, engine: str, device: str, emit: runners.Emit) -> None:
+def train_branch(
+    path: Path,
+    first: Place,
+    count: int,
+    source: Raw | Path | str | None,
+    engine: str,
+    device: str,
+    emit: runners.Emit,
+) -> None:
     """The branch (or the trunk), replicate and draw of `first`, from there up to level `count`.
 
     What is on disk is read and verified, the rest trained and saved. A branch needs the trunk's levels, and repeats
     none of their training.
+
+    Args:
+        path: the run's folder.
+        first: where to begin.
+        count: the last level.
+        source: the images; or the folder of data sets, as in `run`, for a worker to load them from.
+        engine: name of a chosen engine.
+        device: cpu or cuda.
+        emit: called with each Progress.
+
+    Raises:
+        LotteryError: for images that are not those with which the run was begun, and as `run` does.
     """
     run = Run(path)
+    raw = source if isinstance(source, Raw) else load(run.spec.data.name, Path(source) if source else None)
+    if raw.sha256 != run.info["data"]:
+        raise LotteryError(f"{path} was begun with data {run.info['data']!r}, now it is {raw.sha256!r}")
     if note := engines.slow_start(engine):
         emit(Progress(first, 0, float("nan"), note=note))
     replicate = Replicate(run, check(run.spec), first.replicate, raw, engines.trainer(engine, device), emit)

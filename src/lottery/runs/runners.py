@@ -1,16 +1,18 @@
 """Runners carry out tasks: here, or in parallel processes of one thread each. They know no experiment.
 
 A task is a module-level function called with its arguments and an `emit` that sends an event (any picklable object) to
-the caller. Tasks keep their own results; a runner returns nothing.
+the caller. Tasks keep their own results; a runner returns nothing. Arguments are small: a worker that is killed while
+they are written to it must not leave the writer waiting for room in a pipe. Big things it loads by itself.
 """
 
 import multiprocessing
 import os
-import queue
+import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from lottery.errors import LotteryError
@@ -28,6 +30,13 @@ class Task:
     """Index of an earlier task of the list that must have succeeded before this one begins."""
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A worker's last word."""
+
+    error: LotteryError | None
+
+
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
 
 
@@ -38,71 +47,109 @@ def here(tasks: list[Task], emit: Emit) -> None:
 
 
 def processes(tasks: list[Task], emit: Emit, jobs: int) -> None:
-    """At most `jobs` at a time, each in a process of its own.
+    """At most `jobs` at a time, each in a process of its own that is heard through a pipe of its own.
 
     A task that raises LotteryError stops those that come after it, and no others; the first such error is raised when
-    all are done.
-    KeyboardInterrupt stops them all. When this process dies, however it dies, so do they.
+    all are done. A worker that dies, an error of `emit` and KeyboardInterrupt stop them all. When this process dies,
+    however it dies, so do they.
+
+    Args:
+        tasks: in an order in which each comes after the one it needs.
+        emit: called here with each event of a task.
+        jobs: workers at a time.
+
+    Raises:
+        LotteryError: the first of a task; or one that says how a worker died.
     """
     context = multiprocessing.get_context("spawn")  # fork and PyTorch's threads don't mix
-    events: Any = context.Queue()
     waiting = dict(enumerate(tasks))
     errors: list[LotteryError] = []
     succeeded: set[int | None] = {None}
-    running: dict[int, tuple[int, Any]] = {}
+    running: dict[Connection, tuple[int, Any]] = {}
+
+    def start(index: int) -> None:
+        ours, theirs = context.Pipe(duplex=False)
+        sent = (tasks[index].function, tasks[index].arguments, theirs)
+        process = context.Process(target=_work, args=sent, daemon=True)  # nobody waits for it when this process ends
+        process.start()
+        theirs.close()  # so that the pipe ends when the worker does: a queue's lock would be held by the dead
+        running[ours] = index, process
+
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ |= ONE_THREAD  # libraries read it when they are first imported, in the child
+    starter = ThreadPoolExecutor(1, initializer=_hold_ctrl_c)  # Ctrl-C interrupts the main thread only: none half begun
     try:
         while (ready := [index for index, task in waiting.items() if task.after in succeeded]) or running:
             for index in ready[: jobs - len(running)]:
-                task = waiting.pop(index)
-                process = context.Process(target=_work, args=(task.function, task.arguments, events))
-                process.start()
-                assert process.pid is not None
-                running[process.pid] = index, process
-            try:
-                pid, event, error = events.get(timeout=0.1)
-            except queue.Empty:
-                for _, process in running.values():
-                    if process.exitcode is not None and process.exitcode != 0:
-                        raise LotteryError(
-                            f"a worker process ended with exit code {process.exitcode} (killed, or out of memory?): "
-                            "finished levels are kept; run again to continue, with fewer --jobs if memory is short"
-                        ) from None
-                continue
-            if event is not None:
-                emit(event)
-                continue
-            index, process = running.pop(pid)
-            process.join()
-            if error is None:
-                succeeded.add(index)
-            else:
-                errors.append(error)
+                del waiting[index]
+                starter.submit(start, index).result()
+            for pipe in wait(list(running)):
+                assert isinstance(pipe, Connection)
+                index, process = running[pipe]
+                word = _receive(pipe, process)
+                if not isinstance(word, Ended):
+                    emit(word)
+                    continue
+                del running[pipe]
+                pipe.close()
+                process.join()
+                if word.error is None:
+                    succeeded.add(index)
+                else:
+                    errors.append(word.error)
     finally:
+        starter.shutdown()
         for _, process in running.values():
-            process.terminate()
-        for _, process in running.values():
+            process.kill()  # what is on disk is complete or absent: nothing needs a goodbye
+        for pipe, (_, process) in running.items():
             process.join()
+            pipe.close()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     if errors:
         raise errors[0]
 
 
-def _work(function: Callable[..., None], arguments: tuple[Any, ...], events: Any) -> None:
-    """Body of a worker process: its last word is (pid, None, error or None)."""
-    import signal
+def _hold_ctrl_c() -> None:
+    """What this thread starts inherits it: Ctrl-C reaches the whole group, and from its first moment on a worker leaves
+    it to the parent."""
+    if hasattr(signal, "pthread_sigmask"):
+        from multiprocessing import resource_tracker
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    pid = os.getpid()
+        resource_tracker.ensure_running()  # it lets Ctrl-C through again when it is started, with the first process
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def _receive(pipe: Connection, process: Any) -> Any:
+    """The next word of a worker. Raises LotteryError if it died before its last one."""
     try:
-        function(*arguments, lambda event: events.put((pid, event, None)))
+        return pipe.recv()
+    except (EOFError, OSError):  # OSError: in the middle of a word
+        process.join()
+    code = process.exitcode
+    how = f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit code {code}"
+    raise LotteryError(
+        f"a worker process {how}: finished levels are kept; run again to continue, with fewer --jobs if memory is short"
+    )
+
+
+def _work(function: Callable[..., None], arguments: tuple[Any, ...], pipe: Connection) -> None:
+    """Body of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+    def send(word: Any) -> None:
+        try:
+            pipe.send(word)
+        except BrokenPipeError:  # the parent is gone
+            os._exit(1)
+
+    try:
+        function(*arguments, send)
     except (LotteryError, OSError) as error:  # others are ours: their traceback is printed
-        events.put((pid, None, LotteryError(str(error))))
+        send(Ended(LotteryError(str(error))))
     else:
-        events.put((pid, None, None))
+        send(Ended(None))
 
 
 def _die_with_parent() -> None:
