@@ -4,7 +4,6 @@ import csv
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -197,26 +196,6 @@ def test_a_second_process_on_the_same_run_is_told(tmp_path: Path) -> None:
         first.kill()
     assert second.returncode == 2
     assert "another process is working on" in second.stderr
-
-
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_ctrl_c_stops_cleanly_and_says_how_to_continue(tmp_path: Path, jobs: str) -> None:
-    command = [LOTTERY, "run", "quickstart", "--jobs", jobs]
-    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # what began in the background ignores Ctrl-C
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    signal.signal(signal.SIGINT, heard)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("rewind"):
-            break
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert errors.strip() == f"stopped; finished levels are kept. To continue: lottery run quickstart --jobs {jobs}"
-    (path,) = (tmp_path / "runs").iterdir()
-    assert lottery.Run(path).rows()
 
 
 def test_bars_in_a_terminal(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 done from Python."""
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -155,7 +154,7 @@ class ListCommand:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Returns the exit code: 0, or 2 for bad input. Signals are for `lottery_command`, which the shell starts."""
     arguments = sys.argv[1:] if arguments is None else arguments
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
@@ -188,9 +187,6 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder without permission
         print(f"lottery: error: {error}; finished levels are kept", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; finished levels are kept. To continue: lottery {shlex.join(arguments)}", file=sys.stderr)
-        return 130
     return 0
 
 
