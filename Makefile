@@ -1,6 +1,7 @@
 # Everything a new machine needs: Python 3.11 and a package index.
 #   make run    install what running needs, then the quickstart experiment
 #   make test   install the test tools as well, then lint, types and tests
+#   make faults the slow proofs: disk errors, flipped bits, a hundred kills: several minutes
 
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
@@ -9,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint
+.PHONY: setup run test faults lint
 
 setup: .venv/.dev
 
@@ -31,6 +32,9 @@ run: .venv/.run
 
 test: lint
 	$(BIN)/pytest
+
+faults: .venv/.dev
+	$(BIN)/pytest -o addopts="-n 2 -q -s" --timeout 3600 tests/faults
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
