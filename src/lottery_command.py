@@ -13,6 +13,11 @@ from typing import Any
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Stopped(KeyboardInterrupt):
+    """Of a class of its own: after a bare KeyboardInterrupt in what `exec` was given, as it is to make dataclasses,
+    `python -m` ends itself by SIGINT, although it was caught."""
+
+
 class Stop:
     """Answers these signals. The first one unwinds what runs, so that workers end and the terminal is as it was; a
     second one, or one that finds nothing to unwind, ends the process at once."""
@@ -33,7 +38,7 @@ class Stop:
         first, self.number = not self.number, self.number or number
         if not (first and self.unwinds):
             self.leave()
-        raise KeyboardInterrupt
+        raise Stopped
 
     def lost(self, unraisable: Any) -> None:
         """Called for an exception in a destructor or a callback, from which none can be raised: also for ours."""

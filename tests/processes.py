@@ -15,7 +15,7 @@ COMMAND = [sys.executable, "-m", "lottery_command"]
 class Process(subprocess.Popen[str]):
     """`lottery`, in a session of its own: so are its workers, and what it leaves behind."""
 
-    def __init__(self, *arguments: str, cwd: Path | None = None, command: Sequence[str] = COMMAND):
+    def __init__(self, *arguments: str, cwd: Path, command: Sequence[str] = COMMAND):
         heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # what began in the background ignores Ctrl-C
         pipe = subprocess.PIPE
         super().__init__([*command, *arguments], cwd=cwd, stdout=pipe, stderr=pipe, text=True, start_new_session=True)

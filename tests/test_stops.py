@@ -114,13 +114,14 @@ def test_a_signal_ends_everything_in_one_line(
 STUBBORN = {
     "swallows it": "try:\n  wait()\n except BaseException: main()",
     "makes another error of it": "try:\n  wait()\n except BaseException: raise ImportError('broken off')",
+    "is made by exec": "exec('wait()')",
     "is a destructor": "type('T', (), {'__del__': lambda self: wait()})(); time.sleep(60)",
 }
 """What code may make of an interruption."""
 
 
 @pytest.mark.parametrize("what", STUBBORN)
-def test_code_that_keeps_an_interruption_to_itself_is_ended_too(what: str) -> None:
+def test_code_that_keeps_an_interruption_to_itself_is_ended_too(tmp_path: Path, what: str) -> None:
     script = f"""
 import sys, time, types
 def wait():
@@ -134,7 +135,8 @@ sys.modules |= {{"lottery": package, "lottery.cli": cli}}
 import lottery_command
 sys.exit(lottery_command.main())
 """
-    process = Process(command=[sys.executable, "-c", script])
+    (tmp_path / "stubborn.py").write_text(script)
+    process = Process(command=[sys.executable, "-m", "stubborn"], cwd=tmp_path)
     assert process.stdout is not None
     for _ in range(2 if what == "swallows it" else 1):
         assert process.stdout.readline() == "waiting\n"
