@@ -243,6 +243,30 @@ def test_one_damaged_run_hides_no_other(finished: Path, tmp_path: Path) -> None:
     assert "80.04" in call("show", "whole", cwd=tmp_path).stdout
 
 
+def test_verify_says_what_is_sound_and_what_to_do_about_the_rest(finished: Path, tmp_path: Path) -> None:
+    (path,) = (finished / "runs").iterdir()
+    run = shutil.copytree(path, tmp_path / "runs" / "mine")
+    result = call("verify", "mine", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.startswith("sound:   run.json, ")
+    assert "of 3 levels" in result.stdout or "of 2 levels" in result.stdout
+    assert "wrong" not in result.stdout
+    folder = run / "rewind" / "replicate-0" / "level-01"
+    shutil.copytree(folder, folder.with_name("level-01-backup"))
+    (folder / "trained.safetensors").write_bytes(b"")
+    (run / "spec.toml").write_text("")
+    result = call("verify", "mine", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "note:    rewind/replicate-0/level-01-backup is no level of this run by its name" in result.stdout
+    assert "wrong:   runs/mine/rewind/replicate-0/level-01/trained.safetensors is damaged: " in result.stdout
+    assert "; move the folder runs/mine/rewind/replicate-0/level-01 out of the run directory" in result.stdout
+    assert "wrong:   runs/mine/spec.toml is not what run.json and the levels say: move this file away" in result.stdout
+    (run / "run.json").write_bytes((run / "run.json").read_bytes()[:-9])
+    result = call("verify", "mine", cwd=tmp_path)
+    assert (result.returncode, result.stdout[:17]) == (1, "sound:   nothing\n")
+    assert call("verify", "yours", cwd=tmp_path).returncode == 2
+
+
 def test_fewer_levels_than_there_are_train_nothing(finished: Path) -> None:
     result = call("run", "quickstart", *SMALL[:-4], "--levels", "0", "--replicates", "1", cwd=finished)
     assert result.returncode == 0

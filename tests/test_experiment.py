@@ -19,7 +19,7 @@ import lottery
 from lottery import data, engines, masks, models
 from lottery.engines import history, reference
 from lottery.errors import LotteryError
-from lottery.runs import runners
+from lottery.runs import files, runners
 from lottery.runs.experiment import Progress, check
 from lottery.runs.rows import COLUMNS, Place
 from lottery.seeds import stream
@@ -292,6 +292,11 @@ def test_a_run_keeps_to_its_engine(tiny: Spec, tmp_path: Path) -> None:
     lottery.run(replace(tiny, levels=1), runs_dir=tmp_path, device="cpu", engine="sparse")
     with pytest.raises(LotteryError, match="was begun with engine 'sparse', now it is 'torch'"):
         lottery.run(tiny, runs_dir=tmp_path, device="cpu", engine="torch")
+    before = (tmp_path / tiny.uid / "spec.toml").read_text()
+    (tmp_path / tiny.uid / "run.json").unlink()
+    with pytest.raises(LotteryError, match=r"run\.json is missing, and nothing else says what made rewind/replicate-0"):
+        lottery.run(tiny, runs_dir=tmp_path, device="cpu", engine="torch")
+    assert (tmp_path / tiny.uid / "spec.toml").read_text() == before
 
 
 def test_a_run_keeps_to_its_data(tiny: Spec, tmp_path: Path) -> None:
@@ -304,7 +309,8 @@ def test_a_run_keeps_to_its_data(tiny: Spec, tmp_path: Path) -> None:
     assert info["images"] == {"train": 4000, "test": 1000}
     assert info["network"] == check(small).to_json()
     info["data"] = {file: digest[:-1] + "x" for file, digest in info["data"].items()}
-    path.write_text(json.dumps(info))
+    del info["checksum"]
+    path.write_bytes(files.seal(info))
     with pytest.raises(LotteryError, match="was begun with data "):
         lottery.run(replace(small, levels=1), runs_dir=tmp_path)
     assert not lottery.Run(path.parent).has(Place("rewind", 0, 1))
@@ -358,20 +364,20 @@ def test_same_bits_after_six_kills(long: lottery.Run, tmp_path: Path, jobs: int)
 
 
 def test_a_damaged_level_stops_the_run_and_nothing_is_lost(tiny: Spec, tmp_path: Path) -> None:
-    run = lottery.run(tiny, runs_dir=tmp_path)
+    """Called complete, before, over weights that were empty files."""
+    run = lottery.run(replace(tiny, branches=("reinit",)), runs_dir=tmp_path)
     whole = contents(run)
-    path = run.folder(Place("rewind", 0, 1)) / "trained.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    lottery.run(replace(tiny, levels=2), runs_dir=tmp_path)  # complete: nothing is read
-    with pytest.raises(LotteryError, match=r"level-01/trained\.safetensors is damaged.*delete the folder"):
-        lottery.run(replace(tiny, levels=3), runs_dir=tmp_path)
-    for file in path.parent.iterdir():
-        file.unlink()
-    path.parent.rmdir()
-    assert {
-        k: v for k, v in contents(lottery.run(tiny, runs_dir=tmp_path)).items() if k in whole and "level-03" not in k
-    }
-    again = contents(lottery.run(tiny, runs_dir=tmp_path))
+    for place in (Place("rewind", 0, 1), Place("reinit", 0, 2)):
+        path = run.folder(place) / "trained.safetensors"
+        path.write_bytes(b"")
+        for levels in (2, 1, 3):  # complete, with more than is asked for, to be continued
+            with pytest.raises(
+                LotteryError, match=r"trained\.safetensors is damaged: its SHA-256 is e3b0.*; move the f"
+            ):
+                lottery.run(replace(tiny, levels=levels), runs_dir=tmp_path)
+            assert lottery.Run(run.path).spec.levels >= levels
+        shutil.move(path.parent, tmp_path / f"moved-{place.branch}")  # as it says
+    again = contents(lottery.run(replace(tiny, branches=("reinit",)), runs_dir=tmp_path))
     assert all(again[k] == whole[k] for k in whole if k not in ("rows", "spec.toml"))
 
 

@@ -1,7 +1,6 @@
 """The report in a real browser: what a reader sees of real runs, at the width of a phone and of a desk."""
 
 import base64
-import hashlib
 import json
 import re
 import shlex
@@ -25,6 +24,7 @@ from lottery.analysis import statistics
 from lottery.analysis.answer import answer_of, round_up
 from lottery.analysis.verdicts import default_margin
 from lottery.errors import LotteryError
+from lottery.runs.rows import Row
 from lottery.runs.store import Run
 from lottery.spec import PRESETS, Spec, flatten
 from lottery.studies import claims_of, lth_mnist
@@ -113,20 +113,37 @@ def everything_pruned(finished: Path, tmp_path: Path) -> Path:
 
 def hostile(finished: Path, tmp_path: Path) -> Path:
     """A name and a branch that are scripts, and a spec that ends the script that it is in."""
-    path = Path(shutil.copytree(finished, tmp_path / HOSTILE))
-    spec = Run(path).spec
-    spec = replace(spec, pruning=replace(spec.pruning, layer_rates={BREAKOUT: 0.5}), branches=(f"{HOSTILE}:2",))
-    (path / "spec.toml").write_text(spec.to_toml())
-    shutil.move(path / "reinit", path / HOSTILE)
-    for file in (path / HOSTILE).glob("*/*/level.json"):
-        record = json.loads(file.read_text())
-        record["row"]["branch"] = HOSTILE
-        record["sha256"]["row"] = hashlib.sha256(json.dumps(record["row"], indent=1).encode()).hexdigest()
-        file.write_text(json.dumps(record))
+    run, path = Run(finished), tmp_path / HOSTILE
+    path.mkdir()
+    spec = replace(run.spec, pruning=replace(run.spec.pruning, layer_rates={BREAKOUT: 0.5}), branches=(f"{HOSTILE}:2",))
+    binding = {name: run.info[name] for name in ("engine", "device", "data", "images", "network")}
+    made = Run.begin(path, spec, binding, run.info["sessions"][0])
+    for row in run.rows():
+        place = replace(row.place, branch={"reinit": HOSTILE}.get(row.place.branch, row.place.branch))
+        made.save(replace(run.read(row.place), row=replace(row, place=place)))
     return path
 
 
 MAKERS = (whole, unfinished, nothing_yet, single_level, single_replicate, everything_pruned, hostile)
+
+
+def test_a_page_of_a_run_that_goes_on_is_of_one_moment(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A branch's first levels are finished while the page is made: KeyError, once in five, before."""
+    path, aside = Path(shutil.copytree(finished, tmp_path / "going-on")), tmp_path / "aside"
+    shutil.move(path / "reinit", aside)
+    before, real = lottery.report([Run(path)], tmp_path / "before.html").read_text(), Run.rows
+
+    def rows(self: Run) -> list[Row]:
+        found = real(self)
+        if aside.exists():
+            shutil.move(aside, path / "reinit")
+        return found
+
+    monkeypatch.setattr(Run, "rows", rows)
+    assert lottery.report([Run(path)], tmp_path / "during.html").read_text() == before
+    assert not aside.exists()
 
 
 def visit(browser: webdriver.Chrome, page: Path, width: int = DESK, **features: str) -> None:

@@ -23,6 +23,8 @@ def open_run(name: Path | str, runs_dir: Path | str = "runs") -> Run:
 def report(runs: Sequence[Run], path: Path | str, margin: float | None = None) -> Path:
     """Writes one HTML page that shows these runs, and returns its path.
 
+    Of a run that is going on, it shows what is finished when this is called.
+
     Args:
         runs: one, or several to be compared.
         path: of the page.
@@ -36,4 +38,4 @@ def report(runs: Sequence[Run], path: Path | str, margin: float | None = None) -
     from lottery.studies import claims_of  # with pandas and plotly, two seconds
     from lottery.views.report import write_report
 
-    return write_report(runs, Path(path), partial(claims_of, margin=margin), margin)
+    return write_report([run.now() for run in runs], Path(path), partial(claims_of, margin=margin), margin)

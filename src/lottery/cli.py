@@ -1,5 +1,5 @@
-"""The command line: lottery run | reproduce | report | figures | show | list. Parses, calls, prints; all of it can be
-done from Python."""
+"""The command line: lottery run | reproduce | report | figures | show | verify | list. Parses, calls, prints; all of
+it can be done from Python."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from lottery import api
 from lottery.errors import LotteryError
-from lottery.runs import experiment, store, trackers
+from lottery.runs import experiment, store, trackers, verify
 from lottery.spec import PRESETS, Spec, load
 from lottery.views import terminal
 
@@ -146,6 +146,17 @@ class ShowCommand:
 
 
 @dataclass(frozen=True)
+class VerifyCommand:
+    """Read everything of a run, and say what is sound and what to do about the rest."""
+
+    run: tyro.conf.Positional[str]
+    """Its folder, its name, or the beginning of its name."""
+
+    runs_dir: Folder = Path("runs")
+    """Where to look for it."""
+
+
+@dataclass(frozen=True)
 class ListCommand:
     """List the runs."""
 
@@ -154,7 +165,7 @@ class ListCommand:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, or 2 for bad input. Signals are for `lottery_command`, which the shell starts."""
+    """Returns the exit code: 0, 1 for what `verify` finds wrong, 2 for bad input. Signals are for `lottery_command`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
@@ -177,6 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(terminal.answer(run, command.margin))
             console.print(terminal.level_table(run))
             console.print(terminal.ticket_table(run, command.margin))
+        elif isinstance(command, VerifyCommand):
+            return _verify(command, console)
         elif names := store.names(command.runs_dir):
             console.print(terminal.run_table(command.runs_dir, names))
         else:
@@ -190,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-Command = RunCommand | ReproduceCommand | ReportCommand | FiguresCommand | ShowCommand | ListCommand
+Command = RunCommand | ReproduceCommand | ReportCommand | FiguresCommand | ShowCommand | VerifyCommand | ListCommand
 
 
 REGISTRY = tyro.constructors.ConstructorRegistry()
@@ -245,6 +258,7 @@ def _parse(arguments: list[str]) -> Command:
         | Annotated[ReportCommand, tyro.conf.subcommand("report")]
         | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
         | Annotated[ShowCommand, tyro.conf.subcommand("show")]
+        | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
         | Annotated[ListCommand, tyro.conf.subcommand("list")]
     )
     parsed: Command = tyro.cli(
@@ -360,6 +374,17 @@ def _report(command: ReportCommand, console: Console) -> None:
     alone = runs[0].path / "report.html" if len(runs) == 1 else command.runs_dir / "comparison.html"
     path = api.report(runs, command.output or alone, command.margin)
     console.print(f"report:  {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _verify(command: VerifyCommand, console: Console) -> int:
+    found = verify.verify(store.locate(command.run, command.runs_dir))
+    lines = [
+        f"sound:   {', '.join(found.sound) or 'nothing'}",
+        *(f"note:    {line}" for line in found.notes),
+        *(f"wrong:   {line}" for line in found.wrong),
+    ]
+    console.print(*lines, sep="\n", highlight=False, markup=False, soft_wrap=True)
+    return 1 if found.wrong else 0
 
 
 def _reproduce(command: ReproduceCommand, console: Console) -> None:

@@ -82,11 +82,13 @@ def run(
     """Runs what is missing of an experiment and returns its run directory, `runs_dir`/`spec.uid`.
 
     Interrupted at any moment and called again, it continues; the finished run has the same bytes as one that was never
-    interrupted, but for the seconds it took. With `jobs` > 1, replicates train in as many processes, and so do the
-    branches of those that are trained (a script then needs the usual `if __name__ == "__main__":`).
+    interrupted, but for the seconds it took. What is there already is read and verified, all of it. With `jobs` > 1,
+    replicates train in as many processes, and so do the branches of those that are trained (a script then needs the
+    usual `if __name__ == "__main__":`).
 
-    Raises LotteryError, before any work is done, for bad settings, missing data, or a run directory that is in use or
-    was begun with other settings; and LotteryError naming replicate, level and iteration if a loss is not finite.
+    Raises LotteryError, before any work is done, for bad settings, missing data, or a run directory that is in use, is
+    damaged, or was begun with other settings; and LotteryError naming replicate, level and iteration if a loss is not
+    finite.
     """
     network = check(spec)
     if jobs < 1:
@@ -103,6 +105,8 @@ def run(
         binding |= {"network": network.to_json()}
         result = Run.begin(path, spec, binding, _session())
         result.clean()
+        for place in result.places():
+            result.read(place)  # all of it, first: nothing is built upon damage, nor called complete
         unfinished = result.unfinished(spec)
         trunks = {place.replicate: i for i, place in enumerate(unfinished) if place.branch == spec.start}
         alone = jobs == 1 or len(unfinished) == 1
@@ -263,7 +267,7 @@ def _check_same_start(saved: SavedLevel, start: Start, path: Path) -> None:
             if name not in theirs or array.tobytes() != theirs[name].tobytes():
                 raise LotteryError(
                     f"{path}: its ticket's {kind} of {name} are not what this version makes from the levels before; "
-                    "delete the folder and those of later levels, or use another --runs-dir"
+                    "move the folder and those of later levels out of the run directory, or use another --runs-dir"
                 )
 
 

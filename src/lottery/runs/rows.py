@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,15 @@ class Place:
         """Its folder in a run directory, parts apart by slashes."""
         name = f"level-{self.level:02d}-draw-{self.draw}" if self.draw else f"level-{self.level:02d}"
         return f"{self.branch}/replicate-{self.replicate}/{name}"
+
+    @staticmethod
+    def at(folder: str) -> "Place | None":
+        """The place whose folder that is; None for any other name, a backup's or one with other zeros."""
+        found = re.fullmatch(r"([^/]+)/replicate-([0-9]+)/level-([0-9]+)(?:-draw-([0-9]+))?", folder)
+        if found is None:
+            return None
+        place = Place(found[1], int(found[2]), int(found[3]), int(found[4] or 0))
+        return place if place.folder == folder else None
 
     def __str__(self) -> str:
         draw = f", draw {self.draw}" if self.draw else ""
@@ -71,11 +81,16 @@ class Row:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Row":
         """The inverse of `to_json`; a column that an older row lacks is empty. Raises KeyError or TypeError for rows
-        without an address, density or iterations."""
+        without an address, density or iterations, or with something else than a number where one belongs."""
         place = Place(value["branch"], value["replicate"], value["level"], value.get("draw", 0))
         densities = {name.removeprefix(DENSITY): v for name, v in value.items() if name.startswith(DENSITY)}
         recorded = {name: v for name, v in value.items() if name not in COLUMNS and not name.startswith(DENSITY)}
         known = {name: value[name] for name in _FIELDS if name in value}
+        numbers = {**known, "engine": 0, **densities}
+        empty = set(known) - {"density", "iterations"}
+        for name, number in numbers.items():
+            if not isinstance(number, int | float) and not (number is None and name in empty):
+                raise TypeError(f"{name} = {number!r} is no number")
         return Row(place, densities=densities, recorded=recorded, **known)
 
 

@@ -1,30 +1,32 @@
 """The run directory: what is in it is complete or absent, checksummed, and never computed twice.
 
-    <run>/spec.toml            the spec
-    <run>/run.json             engine, device, data and network that the run was begun with; versions and machine of
-                               each session
+    <run>/run.json             the truth about the run: format, spec, engine, device, data and network that it was begun
+                               with, versions and machine of each session, checksum of all that
+    <run>/spec.toml            the spec again, to copy and edit (derived: written from run.json, never read for it)
     <run>/levels.csv           a row for each level, see `lottery.runs.rows` (derived: rebuilt from the levels)
     <run>/figures/             pictures (derived)
     <run>/<branch>/replicate-<r>/level-<l>/            and of further draws of a branch, level-<l>-draw-<d>/
         ticket.safetensors     the weights it starts from, and each mask packed to bits as mask:<name>
         trained.safetensors    the weights it ended with
         history.csv            every evaluation
-        level.json             the row for levels.csv, and the SHA-256 of the other files
+        level.json             the run that it belongs to, the row for levels.csv (with its place), the SHA-256 of the
+                               other files, checksum of all that
 
 A level is written to a temporary folder, synced, and renamed: that rename makes it exist. No torch here.
+Settings are verified when a run is opened, places when rows are read, tensors when they are.
 """
 
 import hashlib
 import json
-import os
+import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tomli_w
 from filelock import FileLock, Timeout
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -34,6 +36,9 @@ from lottery.engines.history import History
 from lottery.errors import LotteryError
 from lottery.masks import Masks, Weights, pack, unpack
 from lottery.models import Network
+from lottery.runs import files
+from lottery.runs.files import TEMPORARY as TEMPORARY
+from lottery.runs.files import write as write
 from lottery.runs.rows import Place, Row, to_csv, to_frame, wanted
 from lottery.spec import EXTENT, Spec
 
@@ -58,19 +63,21 @@ class Run:
     """A run directory. Reading needs no lock; whoever writes holds `lock`."""
 
     def __init__(self, path: Path):
-        """Opens the run at `path`. Raises LotteryError where there is none, or its spec is damaged."""
-        if not (path / "run.json").is_file():
-            raise LotteryError(f"{path} is not a run directory: it has no run.json")
+        """Opens the run at `path`. Raises LotteryError where there is none, or its settings are damaged."""
+        if not files.there(path / RECORD):
+            raise LotteryError(f"{path} is not a run directory: it has no {RECORD}")
         self.path = path
-        self.info: dict[str, Any] = _read_json(path / "run.json")
-        try:
+        self.info: dict[str, Any] = _settings(path / RECORD)
+        with files.parsing(path / RECORD):
             self.network = Network.from_json(self.info["network"])
-        except (KeyError, TypeError) as error:
-            raise _damaged(path / "run.json", f"the network is missing or incomplete ({error})") from None
-        if not {"engine", "device", "data", "images", "sessions"} <= set(self.info):
-            raise _damaged(path / "run.json", "settings are missing")
-        text = _read(path / "spec.toml").decode(errors="replace")
-        self.spec = Spec.from_toml(text, source=str(path / "spec.toml"))
+            self.spec = Spec.from_toml(tomli_w.dumps(self.info["spec"]))
+            bound = {name: self.info[name] for name in ("engine", "device", "data", "images")}
+            sessions = [dict(session) for session in self.info["sessions"]]
+        self.info["sessions"] = sessions
+        bound["spec"] = self.spec.identity()
+        self.identity = hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
+        """What its levels say that they belong to: the hash of all settings that they must have in common."""
+        self._rows: list[Row] | None = None
 
     def __repr__(self) -> str:
         """Where it is and what came out, in a sentence."""
@@ -91,11 +98,13 @@ class Run:
         binding: what a run must not change midway (engine, device, checksums and counts of the images,
         network).
         session: what may change, noted for provenance (versions, machine, command).
-        The caller holds `lock(path)`. Raises LotteryError when the directory holds another spec or binding.
+        The caller holds `lock(path)`. Raises LotteryError when the directory holds another spec or binding, or levels
+        of which nothing says how they were made.
         """
         sessions = []
-        if (path / "run.json").exists():
+        if files.there(path / RECORD):
             run = Run(path)
+            run.check_spec_file()
             spec = run.spec.extended(spec) if run.spec.identity() == spec.identity() else spec
             for name, (there, here) in run.spec.differences(spec).items():
                 if name not in EXTENT:
@@ -107,17 +116,69 @@ class Run:
                         "be comparable; use the former, or another --runs-dir"
                     )
             sessions = run.info["sessions"]
-        write(path / "spec.toml", spec.to_toml().encode())
-        write(path / "run.json", _to_json({**binding, "sessions": [*sessions, session]}))  # last: makes the run exist
+        elif levels := sorted(path.glob("*/replicate-*/level-*")):
+            raise LotteryError(
+                f"{path / RECORD} is missing, and nothing else says what made {levels[0].relative_to(path)}: restore "
+                "the file from a copy, or use another --runs-dir"
+            )
+        record = {"format": FORMAT, "spec": asdict(spec), **binding, "sessions": [*sessions, session]}
+        files.write(path / RECORD, files.seal(record))  # makes the run exist, or extends it
+        files.write(path / SPEC, spec.to_toml().encode())
         return Run(path)
+
+    def check_spec_file(self) -> None:
+        """Raises LotteryError where spec.toml says something else than run.json: then somebody changed it.
+
+        One that asks for less is what is left when the process is killed between the two; so is none.
+        """
+        path = self.path / SPEC
+        if not files.there(path):
+            return
+        text = files.read(path)
+        with files.parsing(path):
+            spec = Spec.from_toml(text.decode())
+        if spec.identity() != self.spec.identity() or self.spec.extended(spec) != self.spec.extended(self.spec):
+            (name, (there, here)), *_ = spec.differences(self.spec).items()
+            raise LotteryError(
+                f"{path} says {name} = {there!r}, but the run was made with {here!r}, says {RECORD}: undo the change, "
+                "or move the file away and it is written anew; what `lottery run` is to do differently, tell it"
+            )
+
+    def now(self) -> "Run":
+        """This run with the levels that are finished now, whatever is finished later: for views that read it twice."""
+        run = Run(self.path)
+        run._rows = run.rows()
+        return run
 
     def folder(self, place: Place) -> Path:
         """Where that level is, or would be."""
         return self.path / place.folder
 
     def has(self, place: Place) -> bool:
-        """Whether that level is finished."""
-        return self.folder(place).is_dir()
+        """Whether that level is finished, or something else has its name: who reads it is told."""
+        return files.there(self.folder(place))
+
+    def places(self, unreadable: list[LotteryError] | None = None) -> list[Place]:
+        """Where levels are, trunk first, then by branch, replicate, level and draw. Folders of other names are none.
+
+        A folder that cannot be read is noted in `unreadable`, or raised: what is in it has not vanished.
+        """
+        found: list[Place] = []
+
+        def inside(folder: str) -> list[str]:
+            try:
+                return [f"{folder}/{name}" for name in files.names(self.path / folder)]
+            except LotteryError as error:
+                if unreadable is None:
+                    raise
+                unreadable.append(error)
+                return []
+
+        for branch in (self.spec.start, *sorted(self.spec.draws)):
+            replicates = [folder for folder in inside(branch) if re.fullmatch("replicate-[0-9]+", Path(folder).name)]
+            levels = [Place.at(level) for replicate in replicates for level in inside(replicate)]
+            found += sorted(place for place in levels if place)
+        return found
 
     def load(self, branch: str, replicate: int, level: int, draw: int = 0) -> SavedLevel:
         """Reads a finished level, as `read` does."""
@@ -126,55 +187,62 @@ class Run:
     def read(self, place: Place) -> SavedLevel:
         """Reads a finished level. Raises LotteryError, naming the file, for one that is missing or damaged."""
         folder = self.folder(place)
-        record = _read_record(folder)
-        files = {name: _read(folder / name) for name in FILES}
-        for name, data in files.items():
-            if (found := hashlib.sha256(data).hexdigest()) != (expected := record["sha256"][name]):
-                raise _damaged(folder / name, f"its SHA-256 is {found}, recorded is {expected}")
-        ticket = load_tensors(files["ticket.safetensors"])
-        weights = {n: w for n, w in ticket.items() if not n.startswith(MASK)}
-        masks = {n: unpack(ticket[MASK + n], weights[n].shape) for n in weights if MASK + n in ticket}
-        trained = load_tensors(files["trained.safetensors"])
-        row = Row.from_json(record["row"])
-        return SavedLevel(weights, masks, trained, history.from_csv(files["history.csv"].decode()), row)
+        row, sums = self._record(place)
+        data = {name: files.read(folder / name) for name in FILES}
+        for name in FILES:
+            if (found := hashlib.sha256(data[name]).hexdigest()) != sums[name]:
+                raise files.damaged(folder / name, f"its SHA-256 is {found}, recorded is {sums[name]}")
+        shapes = {name: tensor.shape for name, tensor in self.network.tensors.items()}
+        with files.parsing(folder / TICKET):
+            ticket = load_tensors(data[TICKET])
+            start = {name: ticket.pop(name) for name in list(ticket) if not name.startswith(MASK)}
+            masks = {n: unpack(ticket.pop(MASK + n), start[n].shape) for n in start if MASK + n in ticket}
+            _check_tensors(start, shapes)
+            if set(masks) != set(self.network.prunable) or ticket:
+                raise ValueError(f"masks of {sorted(masks)}, where {self.network.prunable} have them")
+        with files.parsing(folder / TRAINED):
+            _check_tensors(trained := load_tensors(data[TRAINED]), shapes)
+        with files.parsing(folder / HISTORY):
+            columns = history.from_csv(data[HISTORY].decode())
+        return SavedLevel(start, masks, trained, columns, row)
+
+    def _record(self, place: Place) -> tuple[Row, dict[str, str]]:
+        """The row of a level and the SHA-256 of its files, of this run and of this place or refused."""
+        path = self.folder(place) / LEVEL
+        record = files.unseal(path)
+        with files.parsing(path):
+            row = Row.from_json(record["row"])
+            sums = {name: str(record["sha256"][name]) for name in FILES}
+            identity = record["run"]
+        if row.place != place:
+            raise LotteryError(f"{path} belongs elsewhere: it is {row.place}; {files.remedy(path)}")
+        if identity != self.identity:
+            raise LotteryError(f"{path} belongs to another run, made otherwise; {files.remedy(path)}")
+        return row, sums
 
     def save(self, saved: SavedLevel) -> None:
-        """Writes a finished level; when this returns it is on disk, and if it doesn't, nothing is."""
-        folder = self.folder(saved.row.place)
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        """Writes a finished level; when this returns it is on disk. If it doesn't, all of it is there or nothing."""
         ticket = saved.start | {MASK + n: pack(m) for n, m in saved.masks.items()}
-        files = {
-            "ticket.safetensors": save_tensors(ticket),  # no metadata: its order is not fixed, bytes would differ
-            "trained.safetensors": save_tensors(saved.trained),
-            "history.csv": history.to_csv(saved.history).encode(),
+        data = {
+            TICKET: save_tensors(ticket),  # no metadata: its order is not fixed, bytes would differ
+            TRAINED: save_tensors(saved.trained),
+            HISTORY: history.to_csv(saved.history).encode(),
         }
-        row = saved.row.to_json()
-        checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        checksums["row"] = hashlib.sha256(_to_json(row)).hexdigest()
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
-        temporary.chmod(0o755)
-        try:
-            for name, data in (files | {"level.json": _to_json({"row": row, "sha256": checksums})}).items():
-                with open(temporary / name, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-            _sync_folder(temporary)
-            os.rename(temporary, folder)
-        except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)  # a full disk should not be kept full
-            raise
-        _sync_folder(folder.parent)
+        sums = {name: hashlib.sha256(data[name]).hexdigest() for name in FILES}
+        record = {"run": self.identity, "row": saved.row.to_json(), "sha256": sums}
+        files.write_folder(self.folder(saved.row.place), data | {LEVEL: files.seal(record)})
 
     def clean(self) -> None:
         """Removes what a killed process left half-written. The caller holds the run's lock."""
         for left in [*self.path.glob(f"*/replicate-*/{TEMPORARY}*"), *self.path.glob(f"{TEMPORARY}*")]:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
     def rows(self) -> list[Row]:
-        """The rows of all finished levels, trunk first, then by branch, replicate, level and draw."""
-        rows = [Row.from_json(_read_record(folder)["row"]) for folder in self.path.glob("*/replicate-*/level-*/")]
-        return sorted(rows, key=lambda row: (row.place.branch != self.spec.start, row.place))
+        """The rows of all finished levels, trunk first, then by branch, replicate, level and draw.
+
+        Raises LotteryError, naming the file, for a level that is damaged or belongs elsewhere: none is left out.
+        """
+        return list(self._rows) if self._rows is not None else [self._record(place)[0] for place in self.places()]
 
     def levels(self) -> "pd.DataFrame":
         """One row per branch, replicate, draw and level: the columns of levels.csv.
@@ -243,13 +311,16 @@ class Run:
 
     def write_table(self) -> Path:
         """levels.csv."""
-        write(self.path / "levels.csv", self.table().encode())
-        return self.path / "levels.csv"
+        write(self.path / TABLE, self.table().encode())
+        return self.path / TABLE
 
 
+FORMAT = 1
+"""Of what is on disk; runs from before there was this number have none."""
+
+RECORD, SPEC, TABLE, LEVEL = "run.json", "spec.toml", "levels.csv", "level.json"
+FILES = TICKET, TRAINED, HISTORY = "ticket.safetensors", "trained.safetensors", "history.csv"
 MASK = "mask:"
-TEMPORARY = ".unfinished-"
-FILES = ("ticket.safetensors", "trained.safetensors", "history.csv")
 
 
 @contextmanager
@@ -272,77 +343,56 @@ def lock(path: Path) -> Iterator[None]:
         held.release()
 
 
-def find(name: str, runs_dir: Path) -> Run:
-    """The run at that path, or of that name, or of the only name that begins so, in `runs_dir`."""
+def locate(name: str, runs_dir: Path) -> Path:
+    """Where the run is of that path, or of that name, or of the only name that begins so, in `runs_dir`."""
     for path in (Path(name), runs_dir / name):
-        if os.path.isfile(path / "run.json"):  # unlike Path's, no error for a name that no file can have
-            return Run(path)
+        if files.there(path / RECORD):
+            return path
     matches = [there for there in names(runs_dir) if there.startswith(name)]
     if len(matches) == 1:
-        return Run(runs_dir / matches[0])
+        return runs_dir / matches[0]
     there = ", ".join(matches or names(runs_dir)) or "none yet"
     raise LotteryError(
         f"{'several runs begin with' if matches else 'no run'} {name!r} in {runs_dir}; there are: {there}"
     )
 
 
+def find(name: str, runs_dir: Path) -> Run:
+    """The run that `locate` finds, opened."""
+    return Run(locate(name, runs_dir))
+
+
 def names(runs_dir: Path) -> list[str]:
     """The runs in a folder, in order; none if there is no such folder."""
-    return sorted(path.parent.name for path in runs_dir.glob("*/run.json"))
+    return [name for name in files.names(runs_dir) if files.there(runs_dir / name / RECORD)]
 
 
-def _damaged(path: Path, how: str) -> LotteryError:
-    remedy = f"delete the folder {path.parent} and run again to make it anew"
-    if path.name in ("run.json", "spec.toml"):
-        remedy = f"restore the file, or move {path.parent} out of the way"
-    return LotteryError(f"{path} is damaged: {how}; {remedy}")
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    record = _read_json(folder / "level.json")
-    if hashlib.sha256(_to_json(record.get("row"))).hexdigest() != record.get("sha256", {}).get("row"):
-        raise _damaged(folder / "level.json", "its row does not have the recorded SHA-256")
-    return record
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def _settings(path: Path) -> dict[str, Any]:
+    """What run.json says, verified; in one line how to go on where it is of another format."""
     try:
-        value = json.loads(_read(path))
-    except ValueError as error:
-        raise _damaged(path, f"not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise _damaged(path, "not a JSON object")
-    return value
+        info = files.unseal(path)
+    except LotteryError:
+        if _older(path):
+            raise LotteryError(
+                f"{path.parent} was begun by an older version, whose runs this one cannot verify: use another "
+                "--runs-dir, or move the folder away and run again"
+            ) from None
+        raise
+    if info.get("format") != FORMAT:
+        raise LotteryError(f"{path} has format {info.get('format')!r}, this version reads {FORMAT}: use a newer one")
+    return info
 
 
-def _to_json(value: object) -> bytes:
-    return json.dumps(value, indent=1).encode()
-
-
-def _read(path: Path) -> bytes:
+def _older(path: Path) -> bool:
+    """Whether it is a run.json from before there were a format and a checksum: whole, without either."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _damaged(path, error.strerror or str(error)) from error
+        value = json.loads(files.read(path))
+    except (LotteryError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "sessions" in value and not {"format", "checksum"} & set(value)
 
 
-def write(path: Path, data: bytes) -> None:
-    """All of it or nothing, on disk when this returns; leaves a file that already says so alone."""
-    if path.is_file() and path.read_bytes() == data:
-        return
-    handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
-    with open(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _check_tensors(tensors: Weights, shapes: dict[str, tuple[int, ...]]) -> None:
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if found != shapes:
+        raise ValueError(f"tensors {found}, where the network has {shapes}")

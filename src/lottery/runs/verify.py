@@ -1,0 +1,68 @@
+"""Reads everything of a run and says what is sound, and what to do about the rest. Changes nothing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lottery.errors import LotteryError
+from lottery.runs import files, store
+from lottery.runs.rows import to_csv, wanted
+from lottery.runs.store import Run
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is to be said of a run."""
+
+    sound: list[str] = field(default_factory=list)
+    """Things that are as they were written."""
+    wrong: list[str] = field(default_factory=list)
+    """One sentence for each thing that is not: which file, what is wrong, what to do."""
+    notes: list[str] = field(default_factory=list)
+    """What is neither: unfinished levels, folders that belong to no level."""
+
+    @contextmanager
+    def attempt(self, what: str = "") -> Iterator[None]:
+        """Notes what is tried as sound, or the LotteryError that it raises as wrong."""
+        try:
+            yield
+        except LotteryError as error:
+            self.wrong.append(str(error))
+        else:
+            self.sound.extend([what] if what else [])
+
+
+def verify(path: Path) -> Found:
+    """What is sound of the run at `path`: its settings, every file of every level, and what is derived from them."""
+    found, unreadable = Found(), list[LotteryError]()
+    with found.attempt(store.RECORD):
+        run = Run(path)
+    if found.wrong:
+        return found
+    places, rows = run.places(unreadable), []
+    found.wrong.extend(map(str, unreadable))
+    for place in places:
+        with found.attempt():
+            rows.append(run.read(place).row)
+    found.sound.append(f"{len(rows)} of {len(places)} levels")
+    with found.attempt(store.SPEC):
+        _check_derived(path / store.SPEC, run.spec.to_toml())
+    if len(rows) == len(places) and not unreadable:
+        with found.attempt(store.TABLE):
+            _check_derived(path / store.TABLE, to_csv(rows))
+    asked = list(wanted(run.spec))
+    if missing := sum(not run.has(place) for place in asked):
+        found.notes.append(f"{missing} of {len(asked)} levels are not there yet: run again to continue")
+    known = {place.folder for place in places}
+    for folder in sorted(path.glob("*/replicate-*/*")):
+        if (name := folder.relative_to(path).as_posix()) not in known:
+            found.notes.append(f"{name} is no level of this run by its name: it is not counted")
+    return found
+
+
+def _check_derived(path: Path, text: str) -> None:
+    if not files.there(path):
+        raise LotteryError(f"{path} is missing: `lottery run` writes it anew from the others")
+    if files.read(path) != text.encode():
+        raise LotteryError(f"{path} is not what {store.RECORD} and the levels say: {files.remedy(path)}")
