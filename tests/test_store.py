@@ -229,6 +229,12 @@ def test_the_table_has_the_promised_columns(run: store.Run) -> None:
     assert line.startswith("rewind,0,0,0.3333333333333333,")
 
 
+def test_a_table_that_is_right_already_is_left_alone(run: store.Run) -> None:
+    written = run.write_table().stat()
+    again = run.write_table().stat()
+    assert (again.st_ino, again.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+
+
 def test_an_empty_run_has_an_empty_table(run: store.Run) -> None:
     assert run.write_table().read_text() == ",".join(COLUMNS) + "\n"
 
@@ -531,6 +537,28 @@ def test_what_links_to_nothing_does_not_vanish(two: store.Run) -> None:
             assert f"cannot read {two.path / name}: what it links to is not there" in refusal(two)
 
 
+@pytest.mark.parametrize("name", ["rewind/replicate-0/level-01", "rewind/replicate-0", "rewind", "reinit"])
+@pytest.mark.parametrize("what", ["a file", "a pipe", "an empty folder"])
+def test_something_else_in_a_folders_place_is_no_absence(two: store.Run, name: str, what: str) -> None:
+    """It would be trained again, only to find that it cannot be saved."""
+    with disk.aside(two.path / name):
+        if what == "an empty folder":
+            (two.path / name).mkdir()
+        else:
+            (two.path / name).write_bytes(b"") if what == "a file" else os.mkfifo(two.path / name)
+        if what == "an empty folder" and "level" not in name:  # as while a run begins
+            assert verify(two.path).notes[0].endswith("levels are not there yet: run again to continue")
+        else:
+            assert str(two.path / name) in refusal(two)
+
+
+def test_a_draw_that_is_spelt_out_is_no_other_spec(tmp_path: Path) -> None:
+    spec = Spec(levels=1, branches=("reinit:1",))
+    for _ in range(3):
+        again = store.Run.begin(made(tmp_path), spec, BINDING, {})
+    assert again.spec.draws == {"reinit": 1}
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -577,6 +605,10 @@ def header(text: bytes) -> bytes:
                 save_tensors({"fc1.weight": np.zeros((5, 3), np.float32), "fc1.bias": np.zeros(3, np.float32)}),
                 save_tensors({"mask:fc1.weight": np.zeros(2, np.uint8)}),
             )
+        ),
+        (
+            "ticket.safetensors",
+            save_tensors({"fc1.weight": np.zeros((3, 5), np.float32), "mask:fc1.weight": np.zeros(2, np.uint8)}),
         ),
         *(
             ("ticket.safetensors", save_tensors(level().start | masks))
