@@ -433,7 +433,7 @@ def test_without_validation_there_is_no_early_stop(tiny: Spec, tmp_path: Path) -
         ({"start": "rewnd"}, "unknown start 'rewnd': choose from rewind"),
         ({"branches": ("shufle",)}, "unknown branch 'shufle': choose from rewind, reinit, "),
         ({"branches": ("one_shot:2",)}, "branches = 'one_shot:2': one_shot draws nothing at random"),
-        ({"branches": ["shuffle"]}, "the spec changes when written and read"),
+        ({"branches": ["shuffle"]}, "branches = ['shuffle']: must be a list (in Python a tuple)"),
         ({"pruning": Pruning(criterion="size")}, "unknown pruning.criterion 'size'"),
         ({"pruning": Pruning(layer_rates={"conv*": 0.1})}, "'conv*' matches no layer; there are fc1.weight"),
     ],

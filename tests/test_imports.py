@@ -12,7 +12,7 @@ import pytest
 import lottery
 
 ORDER = [
-    *("errors", "seeds", "masks", "spec", "criteria", "starts", "loop"),
+    *("errors", "files", "seeds", "masks", "spec", "criteria", "starts", "loop"),
     *("data", "models", "engines", "runs", "analysis", "views", "studies"),
     *("notebook", "api", "cli"),
 ]
@@ -155,7 +155,7 @@ def test_a_library_is_imported_in_one_place(library: str) -> None:
 @pytest.mark.parametrize("file", ["spec.py", "masks.py", "seeds.py", "criteria.py", "starts.py", "loop.py"])
 def test_the_method_knows_no_command_line_and_no_framework(file: str) -> None:
     libraries = {module.partition(".")[0] for _, module in imports(read(file))} - set(sys.stdlib_module_names)
-    assert libraries <= {"lottery", "numpy", "dacite", "tomli_w"}
+    assert libraries <= {"lottery", "numpy", "tomli_w"}
 
 
 @pytest.mark.parametrize("words", ["--help", "list", "run --help", "run quickstart --help", "report --help"])

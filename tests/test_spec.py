@@ -1,6 +1,9 @@
 """The spec: validated when made, the same in Python and TOML, and its names of runs never change."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +55,7 @@ def test_what_changes_a_result_changes_the_name_and_nothing_else_does() -> None:
         ("levels = -1", "levels = -1: must be 0"),
         ("replicates = 0", "replicates = 0: must be at least 1"),
         ("seed = -1", "seed = -1"),
-        ("levels = true", "True where a number belongs"),
+        ("levels = true", "levels = True: must be a whole number"),
         ('levels = "three"', "levels"),
         ("levelz = 3", "levelz"),
         ("levels = ", "a.toml"),
@@ -81,6 +84,28 @@ def test_what_changes_a_result_changes_the_name_and_nothing_else_does() -> None:
         ('branches = ["reinit:x"]', "branches = 'reinit:x'"),
         ('branches = ["reinit", "one_shot", "reinit:3"]', "name 'reinit' once"),
         ('branches = ["rewind"]', "branches = 'rewind': is the trunk's own rule"),
+        ("[model]\nhidden = 5", "model.hidden = 5: must be a list"),
+        ("model.hidden = true", "model.hidden = True: must be a list"),
+        ("branches = 3", "branches = 3: must be a list"),
+        ('branches = "reinit"', "branches = 'reinit': must be a list"),
+        ("[branches]", "branches = {}: must be a list"),
+        ("data = 3", "data = 3: must be a table"),
+        ("levels = " + "9" * 5000, "a.toml: a number of over 4,300 digits: write a shorter one"),
+        ("levels = 0x" + "f" * 5000, "levels = (a int that cannot be shown): must be 0"),
+        ("levels = " + "[" * 5000, "a.toml: lists or tables hundreds deep"),
+        ("a." * 20_000 + "a = 1", "40,005 characters are no spec"),
+        ("levelz = 3", "unknown setting 'levelz': choose from data, model, recipe, pruning, start, branches, levels"),
+        (
+            "[recipe]\nlearning_rte = 1",
+            "unknown setting 'recipe.learning_rte': choose from recipe.optimizer, recipe.lea",
+        ),
+        ("levels = 10001", "levels = 10001: must be 0 (the dense network alone) or more, at most 10,000"),
+        ("replicates = 10001", "replicates = 10001: must be at least 1, and at most 10,000"),
+        ('branches = ["reinit:10001"]', "branches = 'reinit:10001': at most 10,000 draws"),
+        ("levels = 9999\nreplicates = 9999", "that is 99,990,000 networks to train, at most 1,000,000"),
+        ("[recipe]\niterations = 2000000000", "recipe.iterations = 2000000000: must be at least 1, and at most"),
+        ("[recipe]\niterations = 100000000\nevaluate_every = 100000000", "images between two evaluations"),
+        ("[model]\nhidden = [100001]", "model.hidden = (100001,): every layer needs at least 1 unit, and has at most"),
         ('start = "continue"\nbranches = ["continue"]', "branches = 'continue': is the trunk's own rule"),
     ],
 )
@@ -102,6 +127,39 @@ def test_extending_takes_the_union_of_branches_and_the_larger_draws() -> None:
     assert one.extended(other).branches == ("reinit:3", "one_shot", "shuffle")
     assert other.extended(one).branches == ("shuffle", "reinit:3", "one_shot")
     assert one.extended(Spec()).branches == one.branches == Spec().extended(one).branches
+
+
+def test_a_byte_order_mark_is_no_setting(tmp_path: Path) -> None:
+    """Some editors begin every file with one."""
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbflevels = 3\n")
+    assert load(str(tmp_path / "a.toml")).levels == 3
+    (tmp_path / "b.toml").write_text("levels = 3\n", encoding="utf-16")
+    with pytest.raises(LotteryError, match=r"b\.toml: .*: save it as UTF-8"):
+        load(str(tmp_path / "b.toml"))
+
+
+def test_only_regular_files_of_a_spec_s_size_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")  # would wait for a writer
+    (tmp_path / "big.toml").write_bytes(b"#" * 30_000)
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    for name, message in (("pipe", "not a regular"), ("zero", "not a regular"), ("big", "larger than 20,000 bytes")):
+        with pytest.raises(LotteryError, match=message):
+            load(str(tmp_path / f"{name}.toml"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"levels": "3"}, "levels = '3': must be a whole number"),
+        ({"levels": True}, "levels = True: must be a whole number"),
+        ({"branches": "reinit"}, "branches = 'reinit': must be a list"),
+        ({"recipe": {"iterations": 3}}, "recipe = {'iterations': 3}: must be a Recipe"),
+    ],
+)
+def test_constructors_check_types(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(LotteryError) as caught:
+        replace(PRESETS["quickstart"], **change)
+    assert message in str(caught.value)
 
 
 def test_unknown_preset_and_unreadable_file() -> None:

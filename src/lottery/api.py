@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from lottery.errors import LotteryError, check_type, shown
 from lottery.runs import store
 from lottery.runs.experiment import run
 from lottery.runs.store import Run
@@ -17,6 +18,8 @@ def open_run(name: Path | str, runs_dir: Path | str = "runs") -> Run:
     Raises:
         LotteryError: where there is none, or several.
     """
+    check_type("name", name, Path)
+    check_type("runs_dir", runs_dir, Path)
     return store.find(str(name), Path(runs_dir))
 
 
@@ -34,7 +37,9 @@ def report(runs: Sequence[Run], path: Path | str, margin: float | None = None) -
     Raises:
         LotteryError: for a folder that is not there, a run given twice, too many runs, or a damaged run.
     """
-
+    if isinstance(runs, Run) or not all(isinstance(run, Run) for run in runs):
+        raise LotteryError(f"runs = {shown(runs)}: must be a list of runs, such as [lottery.open_run(name)]")
+    check_type("path", path, Path)
     from lottery.studies import claims_of  # with pandas and plotly, two seconds
     from lottery.views.report import write_report
 

@@ -9,20 +9,53 @@ import json
 import os
 import re
 import tomllib
-from dataclasses import asdict, dataclass, field, replace
-from math import inf
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
-import dacite
 import tomli_w
 
-from lottery.errors import LotteryError, known
+from lottery.errors import LotteryError, check_type, known, shown
+from lottery.files import read_bytes
+
+LEVELS = REPLICATES = DRAWS = 10_000
+"""Most of each that a spec may ask for."""
+
+TRAINED = 1_000_000
+"""Most networks that a spec may ask for, of all levels, replicates and draws together: each is a folder."""
+
+UNITS = 100_000
+"""Most units of a layer."""
+
+ITERATIONS = 1_000_000_000
+"""Most of them in a level."""
+
+BETWEEN = 100_000_000
+"""Most images between two evaluations: their order is held in memory."""
+
+FILE = 20_000
+"""Most bytes of a spec in TOML, some twenty times what one needs: the parser's time grows with their square."""
 
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:
     if not condition:
-        raise LotteryError(f"{name} = {value!r}: {remedy}")
+        raise LotteryError(f"{name} = {shown(value)}: {remedy}")
+
+
+def _within(low: int, value: int, high: int, name: str) -> None:
+    _require(low <= value <= high, name, value, f"must be at least {low}, and at most {high:,}")
+
+
+@cache
+def _settings(part: Any) -> dict[str, Any]:
+    """Name -> type of the settings of a spec, or of a part of it."""
+    return get_type_hints(part)
+
+
+def _check_types(part: Any, prefix: str = "") -> None:
+    for name, kind in _settings(part.__class__).items():
+        check_type(prefix + name, getattr(part, name), kind)
 
 
 @dataclass(frozen=True)
@@ -40,6 +73,7 @@ class Data:
     """Training images held out, drawn by seed, to find the early-stopping iteration; 0 for none."""
 
     def __post_init__(self) -> None:
+        _check_types(self, "data.")
         _require(self.validation >= 0, "data.validation", self.validation, "must be 0 or more images")
 
 
@@ -61,8 +95,10 @@ class Model:
     """Standard deviation of gaussian initial weights."""
 
     def __post_init__(self) -> None:
-        _require(all(n >= 1 for n in self.hidden), "model.hidden", self.hidden, "every layer needs at least 1 unit")
-        _require(0 < self.std < inf, "model.std", self.std, "must be above 0 and finite")
+        _check_types(self, "model.")
+        remedy = f"every layer needs at least 1 unit, and has at most {UNITS:,}"
+        _require(all(1 <= n <= UNITS for n in self.hidden), "model.hidden", self.hidden, remedy)
+        _require(self.std > 0, "model.std", self.std, "must be above 0 and finite")
         if self.init != "gaussian":
             _require(self.std == Model.std, "model.std", self.std, "only gaussian has it: use model.init gaussian")
 
@@ -96,14 +132,20 @@ class Recipe:
     """Iterations between evaluations on the validation and test images; the last iteration is always evaluated."""
 
     def __post_init__(self) -> None:
+        _check_types(self, "recipe.")
         _require(self.optimizer in ("adam", "sgd"), "recipe.optimizer", self.optimizer, "use adam or sgd")
-        _require(0 < self.learning_rate < inf, "recipe.learning_rate", self.learning_rate, "must be above 0 and finite")
+        _require(self.learning_rate > 0, "recipe.learning_rate", self.learning_rate, "must be above 0 and finite")
         _require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "must be in [0, 1)")
         if self.optimizer == "adam":
             _require(self.momentum == 0, "recipe.momentum", self.momentum, "only sgd has momentum: use optimizer sgd")
-        _require(0 <= self.weight_decay < inf, "recipe.weight_decay", self.weight_decay, "must be 0 or more, finite")
+        _require(self.weight_decay >= 0, "recipe.weight_decay", self.weight_decay, "must be 0 or more, finite")
         for name in ("batch_size", "iterations", "evaluate_every"):
-            _require(getattr(self, name) >= 1, f"recipe.{name}", getattr(self, name), "must be at least 1")
+            _within(1, getattr(self, name), ITERATIONS, f"recipe.{name}")
+        between = min(self.evaluate_every, self.iterations) * self.batch_size
+        remedy = (
+            f"{between:,} images between two evaluations are too many: at most {BETWEEN:,} of recipe.batch_size each"
+        )
+        _require(between <= BETWEEN, "recipe.evaluate_every", self.evaluate_every, remedy)
 
 
 @dataclass(frozen=True)
@@ -123,6 +165,7 @@ class Pruning:
     """Other rates for some layers, by name pattern, e.g. "fc3.weight" 0.1 or "fc*" 0.3 (layer scope only)."""
 
     def __post_init__(self) -> None:
+        _check_types(self, "pruning.")
         _require(self.scope in ("layer", "global"), "pruning.scope", self.scope, "use layer or global")
         _require(0 <= self.rate <= 1, "pruning.rate", self.rate, "must be in [0, 1]")
         for pattern, rate in self.layer_rates.items():
@@ -157,15 +200,22 @@ class Spec:
     """Seed of every random stream: initial weights, split, data order."""
 
     def __post_init__(self) -> None:
-        _require(self.levels >= 0, "levels", self.levels, "must be 0 (the dense network alone) or more")
-        _require(self.replicates >= 1, "replicates", self.replicates, "must be at least 1")
-        _require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
+        _check_types(self)
+        remedy = f"must be 0 (the dense network alone) or more, at most {LEVELS:,}"
+        _require(0 <= self.levels <= LEVELS, "levels", self.levels, remedy)
+        _within(1, self.replicates, REPLICATES, "replicates")
+        _within(0, self.seed, 2**63 - 1, "seed")  # what TOML can write
         for entry in self.branches:
             remedy = "a branch is the name of a start rule, or name:draws with 1 draw or more, such as reinit:3"
             _require(re.fullmatch(r"[^:]+(:[1-9][0-9]*)?", entry) is not None, "branches", entry, remedy)
+            name, _, draws = entry.partition(":")
+            _require(len(draws) <= 5 and int(draws or 1) <= DRAWS, "branches", entry, f"at most {DRAWS:,} draws")
         for name in (names := [entry.partition(":")[0] for entry in self.branches]):
             _require(names.count(name) == 1, "branches", self.branches, f"name {name!r} once")
             _require(name != self.start, "branches", name, "is the trunk's own rule: leave it out, or change start")
+        trained = self.replicates * (self.levels + 1 + self.levels * sum(self.draws.values()))
+        remedy = f"with these levels and branches that is {trained:,} networks to train, at most {TRAINED:,}"
+        _require(trained <= TRAINED, "replicates", self.replicates, remedy)
 
     @property
     def draws(self) -> dict[str, int]:
@@ -201,15 +251,6 @@ class Spec:
             branches=tuple(name if count == 1 else f"{name}:{count}" for name, count in draws.items()),
         )
 
-    def check_types(self) -> None:
-        """Raises LotteryError for a value of another type than the setting's: a constructor doesn't look."""
-        try:
-            same = Spec.from_toml(self.to_toml()) == self
-        except (TypeError, ValueError) as error:
-            raise LotteryError(f"the spec cannot be written as TOML: {error}") from error
-        if not same:
-            raise LotteryError("the spec changes when written and read: use plain numbers, strings and tuples")
-
     def to_toml(self) -> str:
         return tomli_w.dumps(asdict(self))
 
@@ -217,25 +258,45 @@ class Spec:
     def from_toml(text: str, source: str = "spec") -> "Spec":
         """Raises LotteryError, naming `source`, for what is not TOML, an unknown setting or a value out of range."""
         try:
-            config = dacite.Config(strict=True, cast=[tuple], type_hooks={int: _not_bool, float: _to_float})
-            return dacite.from_dict(Spec, tomllib.loads(text), config)
-        except (tomllib.TOMLDecodeError, dacite.DaciteError, LotteryError) as error:
-            raise LotteryError(f"{source}: {error}") from error
+            if len(text) > FILE:
+                raise LotteryError(f"{len(text):,} characters are no spec: it has at most {FILE:,}")
+            table = tomllib.loads(text.removeprefix("\ufeff"))  # a mark that some editors leave
+            spec: Spec = _from_table(Spec, table)
+            return spec
+        except (tomllib.TOMLDecodeError, LotteryError) as error:
+            raise LotteryError(f"{source}: {error}") from None
+        except ValueError:  # Python converts no longer ones
+            raise LotteryError(f"{source}: a number of over 4,300 digits: write a shorter one") from None
+        except RecursionError:
+            raise LotteryError(f"{source}: lists or tables hundreds deep: no setting needs more than two") from None
 
 
 EXTENT = ("levels", "replicates", "branches")
 """Settings that say how much of an experiment is wanted: no level's result depends on them."""
 
 
-def _not_bool(value: object) -> object:
-    if isinstance(value, bool):  # Python's True is an int: `levels = true` would be one level
-        raise LotteryError(f"{value} where a number belongs")
-    return value
+def _from_table(part: Any, table: dict[str, Any], prefix: str = "") -> Any:
+    """A spec, or a part of it, from what a TOML file says. Raises LotteryError, naming the setting."""
+    settings, values = _settings(part), {}
+    for name, value in table.items():
+        kind = settings.get(name)
+        if kind is None:
+            raise LotteryError(known("setting", prefix + name, [prefix + setting for setting in settings]))
+        if is_dataclass(kind):
+            _require(isinstance(value, dict), name, value, f"must be a table: [{name}] and its settings below it")
+            value = _from_table(kind, value, f"{name}.")
+        elif get_origin(kind) is tuple and isinstance(value, list):
+            value = tuple(value)
+        elif get_origin(kind) is dict and isinstance(value, dict):
+            value = {key: _to_float(number) for key, number in value.items()}
+        elif kind is float:
+            value = _to_float(value)
+        values[name] = value
+    return part(**values)
 
 
 def _to_float(value: object) -> object:
-    _not_bool(value)
-    return float(value) if isinstance(value, int) else value
+    return float(value) if type(value) is int and abs(value) < 1 << 1000 else value
 
 
 def flatten(spec: Spec) -> dict[str, Any]:
@@ -272,15 +333,18 @@ PRESETS: dict[str, Spec] = {
 }
 
 
-def load(preset_or_path: str) -> Spec:
+def load(preset_or_path: str | Path) -> Spec:
     """The preset of that name, or the spec in that TOML file. Raises LotteryError for neither."""
+    check_type("preset", preset_or_path, Path)
     if preset_or_path in PRESETS:
-        return PRESETS[preset_or_path]
+        return PRESETS[str(preset_or_path)]
     path = Path(preset_or_path)
     if path.suffix == ".toml" or os.path.isfile(path):  # unlike Path's, no error for a name that no file can have
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_bytes(path, FILE).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise LotteryError(f"cannot read the spec {path}: {error}: save it as UTF-8") from None
+        except (OSError, ValueError) as error:  # ValueError: a name with a null in it
             raise LotteryError(f"cannot read the spec {path}: {error}") from error
         return Spec.from_toml(text, source=str(path))
-    raise LotteryError(known("preset", preset_or_path, PRESETS) + ", or give the path of a .toml file")
+    raise LotteryError(known("preset", str(preset_or_path), PRESETS) + ", or give the path of a .toml file")

@@ -18,8 +18,18 @@ MODELS: dict[str, Callable[[Model, tuple[int, ...], int], Network]] = {"lenet-30
 """Name -> function from the spec's model, shape of an example, number of classes to the network."""
 
 
+WEIGHTS = 100_000_000
+"""Most that a network may have: training holds some ten arrays of them."""
+
+
 def network(model: Model, inputs: tuple[int, ...], classes: int) -> Network:
-    """The network that a spec names, for examples of that shape. Raises LotteryError for an unknown model."""
+    """The network that a spec names, for examples of that shape. Raises LotteryError for an unknown model, or one too
+    large."""
     if model.name not in MODELS:
         raise LotteryError(known("model", model.name, MODELS))
-    return MODELS[model.name](model, inputs, classes)
+    described = MODELS[model.name](model, inputs, classes)  # shapes alone: no weight is drawn yet
+    if described.weights > WEIGHTS:
+        raise LotteryError(
+            f"model.hidden = {list(model.hidden)}: these layers have {described.weights:,} weights, at most {WEIGHTS:,}"
+        )
+    return described

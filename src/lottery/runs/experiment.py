@@ -16,7 +16,7 @@ import numpy as np
 from lottery import criteria, engines, masks, models
 from lottery.data import DATASETS, SCALINGS, Raw, Splits, load, split
 from lottery.engines import history
-from lottery.errors import LotteryError, known
+from lottery.errors import LotteryError, check_type, known, shown
 from lottery.loop import Level, levels
 from lottery.models import Network
 from lottery.runs import runners, store
@@ -24,6 +24,7 @@ from lottery.runs.rows import Place, Row
 from lottery.runs.store import Run, SavedLevel
 from lottery.seeds import Key, stream
 from lottery.spec import Spec
+from lottery.spec import load as load_spec
 from lottery.starts import STARTS, Start, Trunk
 
 
@@ -43,6 +44,7 @@ class Progress:
 
 def check(spec: Spec) -> Network:
     """The spec's network. Raises LotteryError for a name that no registry has or a pattern that matches nothing."""
+    check_type("spec", spec, Spec)
     named: list[tuple[str, str, Collection[str]]] = [
         ("data set", spec.data.name, DATASETS),
         ("data.scaling", spec.data.scaling, SCALINGS),
@@ -60,7 +62,6 @@ def check(spec: Spec) -> Network:
     data = DATASETS[spec.data.name]
     if spec.data.validation >= data.train:
         raise LotteryError(f"data.validation = {spec.data.validation}: {data.name} has {data.train} training images")
-    spec.check_types()
     recipe, left = spec.recipe, data.train - spec.data.validation
     if recipe.drop_last and recipe.batch_size > left:
         raise LotteryError(f"recipe.batch_size = {recipe.batch_size}: with drop_last, {left} images make no batch")
@@ -70,7 +71,7 @@ def check(spec: Spec) -> Network:
 
 
 def run(
-    spec: Spec,
+    spec: Spec | str | Path,
     *,
     runs_dir: Path | str = "runs",
     data_dir: Path | str | None = None,
@@ -79,7 +80,7 @@ def run(
     jobs: int = 1,
     progress: Callable[[Progress], None] | None = None,
 ) -> Run:
-    """Runs what is missing of an experiment and returns its run directory, `runs_dir`/`spec.uid`.
+    """Runs what is missing of an experiment (or of the preset or TOML file of that name) and returns its run directory, `runs_dir`/`spec.uid`.
 
     Interrupted at any moment and called again, it continues; the finished run has the same bytes as one that was never
     interrupted, but for the seconds it took. What is there already is read and verified, all of it. With `jobs` > 1,
@@ -90,10 +91,19 @@ def run(
     damaged, or was begun with other settings; and LotteryError naming replicate, level and iteration if a loss is not
     finite.
     """
+    if isinstance(spec, str | Path):
+        spec = load_spec(spec)
     network = check(spec)
-    if jobs < 1:
-        raise LotteryError(f"jobs = {jobs}: must be at least 1")
-    if data_dir is not None and not Path(data_dir).is_dir():
+    check_type("runs_dir", runs_dir, Path)
+    if data_dir is not None:
+        check_type("data_dir", data_dir, Path)
+    for name, value, kind in (("engine", engine, str), ("device", device, str), ("jobs", jobs, int)):
+        check_type(name, value, kind)
+    if not (progress is None or callable(progress)):
+        raise LotteryError(f"progress = {shown(progress)}: must be a function of one Progress, or None")
+    if not 1 <= jobs <= 10_000:
+        raise LotteryError(f"jobs = {shown(jobs)}: must be at least 1, and at most 10,000")
+    if data_dir is not None and not os.path.isdir(data_dir):
         raise LotteryError(f"data-dir = {str(data_dir)!r}: there is no such folder")
     device = engines.resolve_device(device)
     engine = engines.choose(engine, network, spec.recipe, device)
@@ -310,7 +320,7 @@ def _session() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
