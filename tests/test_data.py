@@ -5,6 +5,7 @@ import functools
 import gzip
 import hashlib
 import math
+import os
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -264,7 +265,7 @@ IDX_FAULTS = {
     "not gzip": ("x.gz", ONES, r"expected a gzip file, found other bytes \(Not a gzipped file \(b'\\x00\\x00'\)\)"),
     "gzip cut": ("x.gz", gzip.compress(ONES)[:-1], r"expected a gzip file, found one cut short at \d+ bytes"),
     "a web page": ("x", b"<html>sorry, moved</html>", r"2 dimensions \(magic 00000802\), found magic 3c68746d"),
-    "too long": ("x", ONES + b"!", "expected 18 bytes, found 19"),
+    "too long": ("x", ONES + b"!", "expected 18 bytes, found more"),
     "other count": ("x", idx(np.ones((3, 2))), r"expected an array of shape \(2, 3\), found \(3, 2\)"),
     "empty": ("x", b"", "expected 18 bytes, found 0"),
     "other values": ("x", idx(np.zeros((2, 3))), f"expected SHA-256 {hashlib.sha256(ONES).hexdigest()}, found "),
@@ -283,6 +284,35 @@ def test_idx_errors_say_what_was_expected_and_found(name: str, data: bytes, mess
     assert error.value.__suppress_context__  # one error, no chain of other libraries' own
 
 
+@pytest.mark.parametrize("members", [1, 1000])
+def test_a_gzip_bomb_is_not_inflated(tmp_path: Path, members: int) -> None:
+    path = tmp_path / "x.gz"
+    path.write_bytes(gzip.compress(bytes(200_000_000 // members)) * members)
+    for shape in ((2, 3), (60_000, 28, 28)):  # the larger would read the archive as a whole
+        tracemalloc.start()
+        with pytest.raises(LotteryError, match=r"x\.gz: (cannot be read \(larger|expected )"):
+            read_idx(path, shape, {})
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 3 * math.prod(shape) + 1_000_000
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(LotteryError, match=r"cannot be read \(not a regular file\)"):
+            read_idx(tmp_path / name, (2, 3))
+
+
+def test_kmnist_is_read_from_its_archives_alone(tmp_path: Path) -> None:
+    """Of its plain files no checksum is published: they could be anything."""
+    (tmp_path / "kmnist").mkdir()
+    (tmp_path / "kmnist" / FILES[0]).write_bytes(idx(np.zeros((60_000, 28, 28))))
+    with pytest.raises(LotteryError, match=rf"{FILES[0]}: expected {FILES[0]}\.gz: of the plain file no checksum"):
+        load("kmnist", tmp_path)
+
+
 def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LotteryError, match=rf"^{tmp_path}: cannot be read \(Is a directory\)"):
         read_idx(tmp_path, (2, 3))
@@ -294,7 +324,10 @@ def test_a_checksum_may_be_the_archives(tmp_path: Path) -> None:
     with pytest.raises(LotteryError, match="expected SHA-256 abc, found"):
         read_idx(path, (2, 3), {"some-idx.gz": "abc"})
     plain = stored(str(tmp_path), ONES, gz=False)
-    read_idx(plain, (2, 3), {"some-idx.gz": "abc"})  # nothing to compare a plain file with
+    with pytest.raises(
+        LotteryError, match=r"expected some-idx\.gz: of the plain file no checksum is published: replace"
+    ):
+        read_idx(plain, (2, 3), {"some-idx.gz": "abc"})  # nothing to compare it with
 
 
 def test_labels_beyond_the_classes_are_an_error(tmp_path: Path) -> None:
@@ -425,6 +458,32 @@ def test_a_spoilt_mirror_leaves_the_next(server: Server) -> None:
     small.write(server.folder)
     Small.draw(1).write(server.folder.parent / "spoilt")
     assert_holds(read(small.row(server.url.replace("mnist", "spoilt"), server.url)), small)
+
+
+def test_a_mirror_that_sends_without_end_is_cut_off(dead: str) -> None:
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(1000):
+                    self.wfile.write(bytes(1 << 20))
+                    sent.append(1 << 20)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    sent: list[int] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with pytest.raises(LotteryError, match=r"expected at most \d+ bytes, found more"):
+                read(Small.draw().row(f"http://127.0.0.1:{http.server_port}/"))
+        finally:
+            http.shutdown()
+            thread.join()
+    assert sum(sent) < 100_000_000
 
 
 def test_no_network_is_one_clear_error_soon(dead: str, cache: Path, tmp_path: Path) -> None:

