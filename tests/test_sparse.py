@@ -1,9 +1,11 @@
 """What only the sparse engine promises: any machine, the JIT off, no subnormal numbers, kernels compiled once."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from itertools import product
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core import config
+from numba.core.caching import IndexDataCacheFile
 
 import lottery
 from lottery import masks
@@ -117,6 +121,83 @@ def test_kernels_compiled_from_other_sources_are_not_found(tmp_path: Path) -> No
         assert compiled == ["1", "0", "0.2"]
         assert key not in keys
         keys.add(key)
+
+
+MODULE = """
+def twice(a):
+    return a + a
+"""
+
+
+def compile_twice(file: Path) -> tuple[int, bool]:
+    """(2 + 2 as a kernel, whether it was compiled), by a dispatcher that is new, as in a new process."""
+    spec = importlib.util.spec_from_file_location("twice", file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kernel = kernels.jit(module.twice)  # type: ignore[no-untyped-call]
+    return kernel(2), sum(kernel.stats.cache_hits.values()) == 0
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "last byte cut": lambda data: data[:-1],
+    **{f"byte {at} %": lambda data, at=at: _changed(data, len(data) * at // 100) for at in range(0, 100, 10)},  # type: ignore[misc]
+}
+
+
+def _changed(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
+
+
+@pytest.mark.skipif(not vectors.JIT, reason="without the JIT nothing is compiled")
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_a_damaged_kernel_is_compiled_again(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded as it is, it would raise what it likes, or end the process, at every start."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "twice.py").write_text(MODULE)
+    assert compile_twice(tmp_path / "twice.py") == (4, True)
+    for name, damage in DAMAGES.items():
+        assert compile_twice(tmp_path / "twice.py") == (4, False)
+        (path,) = (tmp_path / "cache").rglob(f"*.{ending}")
+        path.write_bytes(damage(path.read_bytes()))
+        assert compile_twice(tmp_path / "twice.py") == (4, True), name
+    path.unlink()
+    assert compile_twice(tmp_path / "twice.py") == (4, True)
+    assert compile_twice(tmp_path / "twice.py") == (4, False)
+
+
+@pytest.mark.skipif(not vectors.JIT, reason="without the JIT nothing is compiled")
+def test_without_a_folder_to_write_to_kernels_are_compiled_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container with a read-only package and home. Files where folders should be stop even those whom no permission
+    stops."""
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    monkeypatch.setenv("HOME", "/dev/null")
+    (tmp_path / "__pycache__").write_text("no folder")
+    (tmp_path / "twice.py").write_text(MODULE)
+    for _ in range(2):
+        assert compile_twice(tmp_path / "twice.py") == (4, True)
+    monkeypatch.setattr(training, "_cache", lambda: None)
+    assert sparse.slow_start().endswith("to keep them, set NUMBA_CACHE_DIR to a folder for them")
+    with training._alone():
+        pass
+
+
+@pytest.mark.skipif(not vectors.JIT, reason="without the JIT nothing is compiled")
+def test_a_full_disk_costs_no_more_than_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(IndexDataCacheFile, "_save_data", full)
+    (tmp_path / "twice.py").write_text(MODULE)
+    assert compile_twice(tmp_path / "twice.py") == (4, True)
+    assert compile_twice(tmp_path / "twice.py") == (4, True)
 
 
 def test_the_wait_for_the_compiler_is_foretold(monkeypatch: pytest.MonkeyPatch) -> None:

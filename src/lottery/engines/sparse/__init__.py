@@ -28,7 +28,11 @@ def refuses(network: Network, recipe: Recipe, device: str) -> str:
 
 
 def slow_start() -> str:
-    """What keeps the first iteration waiting: compiling the kernels where this was never done."""
+    """What keeps the first iteration waiting: compiling the kernels where this was never done, or cannot be kept."""
     from lottery.engines.sparse import training
 
-    return "compiling the kernels, this once: half a minute" if training.must_compile() else ""
+    if not training.must_compile():
+        return ""
+    if training.cached():
+        return "compiling the kernels, this once: half a minute"
+    return "compiling the kernels, half a minute each time: to keep them, set NUMBA_CACHE_DIR to a folder for them"

@@ -14,12 +14,15 @@ A batch is cut in blocks of 64 images; columns that hold no image have deltas of
 """
 
 import math
+import pickle
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numba.core.caching import IndexDataCacheFile
 
 from lottery.engines import optimizers
 from lottery.engines.optimizers import BETA1, BETA2, EPSILON
@@ -83,11 +86,50 @@ SOURCES = sha256(
 with other vectors or constants would go on being used."""
 
 
+class Checked(IndexDataCacheFile):
+    """Numba's files of one compiled kernel, each behind its SHA-256: a damaged one, which could raise anything or end
+    the process, is as good as none. It is compiled and written again."""
+
+    def _dump(self, value):
+        data = super()._dump(value)
+        return sha256(data).digest() + data
+
+    def _read(self, path):
+        """The value that `_dump` was given. Raises OSError for a file that is missing or damaged."""
+        stored = Path(path).read_bytes()
+        if sha256(stored[32:]).digest() != stored[:32]:
+            raise OSError(f"{path} is damaged")
+        return pickle.loads(stored[32:])
+
+    def _save_index(self, overloads):
+        with self._open_for_write(self._index_path) as file:
+            file.write(self._dump((self._version, self._source_stamp, overloads)))
+
+    def _load_index(self):
+        try:
+            *made_by, overloads = self._read(self._index_path)
+        except OSError:
+            return {}
+        return overloads if made_by == [self._version, self._source_stamp] else {}
+
+    def _load_data(self, name):
+        return self._read(self._data_path(name))  # numba compiles where this raises OSError
+
+    def save(self, key, data):
+        with suppress(OSError):  # a full disk: it will be compiled again next time
+            super().save(key, data)
+
+
 def jit(function):
     """Compiles a kernel, or loads what was compiled from the same sources."""
-    compiled = njit(cache=True, nogil=True, error_model="numpy")(function)
-    if vectors.JIT:
-        compiled._cache._cache_file._source_stamp = SOURCES  # numba has no other door for it
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        compiled = njit(cache=True, **options)(function)
+    except RuntimeError:  # numba finds no folder that it may write to
+        return njit(**options)(function)
+    if vectors.JIT:  # numba has no other door for it
+        cache = compiled._cache
+        cache._cache_file = Checked(cache.cache_path, f"{cache._impl.filename_base}.checked", SOURCES)
     return compiled
 
 

@@ -5,6 +5,8 @@ still dense is computed image by image instead, over the pixels that differ from
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -103,7 +105,14 @@ def train(network: Network, data: Splits, start: Start, recipe: Recipe, report: 
 
 def must_compile() -> bool:
     """Whether the kernels will be compiled, which takes half a minute, before the first iteration."""
-    return JIT and not kernels.train._cache._cache_file._load_index()  # empty if it is of other sources, too
+    if not cached():
+        return JIT
+    return not kernels.train._cache._cache_file._load_index()  # empty if it is of other sources, or damaged, too
+
+
+def cached() -> bool:
+    """Whether what was compiled is kept: not where numba finds no folder that it may write to."""
+    return JIT and _cache() is not None
 
 
 @lru_cache(maxsize=1)
@@ -111,8 +120,7 @@ def compile_kernels() -> None:
     """Compiles the kernels, or loads them: what one process compiles, those beside it wait for and load."""
     if not JIT:
         return
-    _cache().mkdir(parents=True, exist_ok=True)
-    with FileLock(_cache() / "lottery.lock"):
+    with _alone():
         network = stack((2, 2, 2))
         weights = {name: np.zeros(tensor.shape, np.float32) for name, tensor in network.tensors.items()}
         masks = {name: np.ones((2, 2), bool) for name in network.prunable}
@@ -126,8 +134,20 @@ def compile_kernels() -> None:
         kernels.evaluate_groups(net, _groups(*nothing.evaluated[0], net), background, _columns(net, 2))
 
 
-def _cache() -> Path:
-    return Path(kernels.train._cache.cache_path)  # numba tells it nowhere else
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Makes other processes that compile wait. Where nothing can be kept, each compiles for itself."""
+    with ExitStack() as stack:
+        if (folder := _cache()) is not None:
+            with suppress(OSError):  # a folder that became read-only, another user's lock
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(folder / "lottery.lock"))
+        yield
+
+
+def _cache() -> Path | None:
+    path = kernels.train._cache.cache_path  # numba tells it nowhere else
+    return path and Path(path)
 
 
 @dataclass(frozen=True, eq=False)
