@@ -1,6 +1,8 @@
 """The level loop: every level starts from θ₀ ⊙ m, bit for bit, whatever training did."""
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from lottery import criteria, loop, masks, models, starts
 from lottery.errors import LotteryError
 from lottery.masks import Masks, Weights
 from lottery.models.mlp import stack
+from lottery.models.torch import get_weights
 from lottery.seeds import stream
 from lottery.spec import Pruning
 
@@ -32,6 +35,44 @@ def vandal(level: int, start: starts.Start) -> Weights:
         if name in start.masks:
             weight *= start.masks[name]
     return start.weights
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda w: w["fc1.weight"].requires_grad_(), "train returned fc1.weight as Tensor, which is no array"),
+        (
+            lambda w: w.update({"fc1.weight": w["fc1.weight"].T}),
+            r"fc1.weight as float32 of shape \(12, 8\), not numbers",
+        ),
+        (lambda w: w.update({"fc1.weight": None}), "fc1.weight as object of shape"),
+        (lambda w: w.pop("fc2.bias"), "train returned no weights of fc2.bias: return a dict of NumPy arrays"),
+    ],
+)
+def test_what_training_returns_is_arrays_or_one_error(spoil: Callable[[Any], object], message: str) -> None:
+    """Tensors are taken where NumPy takes them; a copy of a module's weights is what it says."""
+    import torch
+
+    def module(start: starts.Start) -> torch.nn.Module:
+        made = NETWORK.module()
+        made.load_state_dict({name: torch.tensor(w) for name, w in start.weights.items()})
+        return made
+
+    def copies(level: int, start: starts.Start) -> Weights:
+        return get_weights(module(start))
+
+    def tensors(level: int, start: starts.Start) -> Any:
+        return {name: tensor.detach() for name, tensor in module(start).named_parameters()}
+
+    def spoilt(level: int, start: starts.Start) -> Any:
+        weights = tensors(level, start)
+        spoil(weights)
+        return weights
+
+    first, second = ([*loop.levels(theta(), PRUNABLE, 2, starts.rewind, f, prune)][-1] for f in (copies, tensors))
+    assert all(first.trained[name].tobytes() == second.trained[name].tobytes() for name in NETWORK.tensors)
+    with pytest.raises(LotteryError, match=message):
+        list(loop.levels(theta(), PRUNABLE, 2, starts.rewind, spoilt, prune))
 
 
 def prune(level: loop.Level) -> Masks:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def levels(
         trunk = Trunk(key, number, theta, masks, dense, before, fresh)
         begin = rule if number else rewind
         start = begin(trunk)
-        trained = train(number, begin(trunk))  # its own copy: what it does to that one is not the ticket
+        trained = _arrays(train(number, begin(trunk)), theta)  # its own copy: what it does to that is not the ticket
         check_applied(trained, start.masks)
         before = _frozen(trained)
         dense = dense or before
@@ -60,6 +61,26 @@ def levels(
             for name in prunable:
                 if (masks[name] & ~start.masks[name]).any():
                     raise LotteryError(f"pruning level {number} brought pruned weights of {name} back")
+
+
+def _arrays(trained: Mapping[str, Any], like: Weights) -> Weights:
+    """What training returned, as arrays. Raises LotteryError, naming the tensor, for anything else."""
+    arrays: Weights = {}
+    remedy = "return a dict of NumPy arrays, such as lottery.models.torch.get_weights(module)"
+    for name in dict.fromkeys([*like, *trained] if isinstance(trained, Mapping) else like):
+        if not isinstance(trained, Mapping) or name not in trained:
+            raise LotteryError(f"train returned no weights of {name}: {remedy}")
+        try:
+            array = np.asarray(trained[name])
+        except (RuntimeError, TypeError, ValueError) as error:  # a tensor with gradients, or of a GPU
+            kind = type(trained[name]).__name__
+            raise LotteryError(f"train returned {name} as {kind}, which is no array ({error}): {remedy}") from None
+        shape = like[name].shape if name in like else array.shape  # buffers, say: no concern of the loop
+        if array.dtype.kind not in "fiu" or array.shape != shape:
+            words = f"{array.dtype} of shape {array.shape}, not numbers of shape {shape}"
+            raise LotteryError(f"train returned {name} as {words}: {remedy}")
+        arrays[name] = array
+    return arrays
 
 
 def _frozen(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
