@@ -6,14 +6,17 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import lottery
+from lottery import cli
 from lottery.cli import main
 from lottery.engines import ENGINES
-from lottery.spec import Spec
+from lottery.runs import experiment, store
+from lottery.spec import PRESETS, Spec
 from lottery.starts import STARTS
 from lottery.views import measures, plots
 
@@ -83,6 +86,26 @@ def test_a_folder_name_is_no_markup(finished: Path, tmp_path: Path) -> None:
     [
         (["run", "quikstart"], "unknown preset 'quikstart': choose from quickstart, notebook, lenet-mnist"),
         (["run", "nowhere.toml"], "cannot read the spec nowhere.toml"),
+        (["run", "nope", "--runs-dir", "quickstart"], "unknown preset 'nope': choose from quickstart, "),
+        (["run", "--runs-dir", "quickstart", "nope"], "unknown preset 'nope'"),
+        (["run", "--runs-dir", "quickstart"], "Missing from lottery run: PRESET"),
+        (["run", ""], "unknown preset ''"),
+        (["run", "--levels", "1", ""], "unknown preset ''"),
+        (["run", "quickstart", "notebook"], "Unrecognized options: notebook"),
+        (["run", "quickstart", "--levels", "three"], "--levels: 'three': must be a whole number"),
+        (["run", "quickstart", "--recipe.learning-rate", "1,5"], "--recipe.learning-rate: '1,5': must be a number"),
+        (
+            ["run", "quickstart", "--itertions", "3"],
+            "Unrecognized options: --itertions, 3; Perhaps you meant: --iterations",
+        ),
+        (["run", "quickstart", "--levels"], "Missing value for argument '--levels'"),
+        (["figures", "x", "--format", "gif"], "invalid choice 'gif' for argument '--format'"),
+        (["rn"], "Unrecognized options: rn; Available subcommands: run, reproduce"),
+        (
+            ["run", "quickstart", "--levels", "2000000000"],
+            "levels = 2000000000: must be 0 (the dense network alone) or",
+        ),
+        (["run", "quickstart", "--model.name", "mlp", "--model.hidden", "90000", "90000"], "at most 100,000,000"),
         (["run", "quickstart", "--data", "mnst"], "unknown data set 'mnst'"),
         (["run", "quickstart", "--pruning.rate", "1.5"], "pruning.rate = 1.5: must be in [0, 1]"),
         (["run", "quickstart", "--pruning.layer-rates", "fc9", "0.1"], "'fc9' matches no layer"),
@@ -170,6 +193,95 @@ def test_unknown_flags_exit_with_2(tmp_path: Path) -> None:
     result = call("run", "quickstart", "--itertions", "3", cwd=tmp_path)
     assert result.returncode == 2
     assert "--iterations" in result.stderr  # what was meant
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--runs-dir", "notebook", "lenet-mnist"],
+        ["lenet-mnist", "--runs-dir", "quickstart"],
+        ["--branches", "reinit", "--runs-dir=quickstart", "lenet-mnist"],
+        ["--data", "mnist", "lenet-mnist", "--engine", "notebook"],
+    ],
+)
+def test_the_preset_is_the_word_that_no_flag_takes(words: list[str]) -> None:
+    command = cli._parse(["run", *words])
+    assert isinstance(command, cli.RunCommand)
+    assert command.preset == "lenet-mnist"
+    branches = ("reinit",) if "reinit" in words else ()
+    assert command.spec == replace(PRESETS["lenet-mnist"], branches=branches)
+
+
+def test_an_empty_list_of_branches_is_none_of_them(tmp_path: Path) -> None:
+    (tmp_path / "two.toml").write_text('branches = ["reinit", "shuffle"]\n')
+    command = cli._parse(["run", str(tmp_path / "two.toml"), "--branches", ""])
+    assert isinstance(command, cli.RunCommand)
+    assert command.spec.branches == ()
+
+
+@pytest.mark.parametrize("name", ["[/red]", "[red]", "\x1b[31m", "a\rb", os.fsdecode(b"\xff")])
+def test_names_of_folders_are_text(finished: Path, tmp_path: Path, name: str) -> None:
+    """No markup, no commands for the terminal, and no encoding error: an empty runs folder of that name, and a full."""
+    (path,) = (finished / "runs").iterdir()
+    inside = name.replace("/", "")
+    (tmp_path / "full" / inside).mkdir(parents=True)
+    for file in ("run.json", "spec.toml"):
+        shutil.copy(path / file, tmp_path / "full" / inside)
+    for arguments in (
+        ["list", "--runs-dir", name],
+        ["list", "--runs-dir", "full"],
+        ["show", name, "--runs-dir", "none"],
+    ):
+        result = call(*arguments, cwd=tmp_path)
+        assert result.returncode == (2 if "show" in arguments else 0), result.stderr
+        assert "Traceback" not in result.stderr
+        assert not {"\x1b", "\r"} & set(result.stdout + result.stderr)
+        assert (result.stdout + result.stderr).strip()
+    if name.startswith("["):
+        assert inside in call("list", "--runs-dir", "full", cwd=tmp_path).stdout
+
+
+def test_closed_streams(finished: Path) -> None:
+    for redirect, code in (("list >&-", 0), ("list 2>&-", 0), ("show mnist-5k >&- 2>&-", 0), ("show nope 2>&-", 2)):
+        result = subprocess.run(
+            f"{LOTTERY} {redirect}", shell=True, cwd=finished, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == code, (redirect, result.stderr)
+        assert result.stderr == ""
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONIOENCODING": "latin-1"}])
+def test_any_locale(finished: Path, tmp_path: Path, locale: dict[str, str]) -> None:
+    """Files are UTF-8 whatever the locale; what the terminal lacks is written in other characters."""
+    environment = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"} | locale
+    (path,) = (finished / "runs").iterdir()
+    (tmp_path / "spec.toml").write_text("# Größe\nlevels = -1\n", encoding="utf-8")
+    for arguments, code in ((["show", path.name], 0), (["report", path.name], 0), (["run", "spec.toml"], 2)):
+        folder = finished if code == 0 else tmp_path
+        result = subprocess.run([LOTTERY, *arguments], cwd=folder, capture_output=True, check=False, env=environment)
+        assert result.returncode == code, result.stderr
+        assert b"Traceback" not in result.stderr
+    assert b"levels = -1" in result.stderr
+
+
+def test_only_training_says_that_levels_are_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(store, "names", full)
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == "lottery: error: [Errno 28] No space left on device\n"
+    monkeypatch.setattr(experiment, "run", full)
+    assert main(["run", "quickstart"]) == 2
+    assert capsys.readouterr().err.endswith("No space left on device; finished levels are kept\n")
+    monkeypatch.setattr(experiment, "run", out_of_memory)
+    assert main(["run", "quickstart"]) == 2
+    assert capsys.readouterr().err.startswith("lottery: error: not enough memory (none left): use fewer --jobs")
 
 
 def test_missing_data_is_one_error(tmp_path: Path) -> None:

