@@ -455,7 +455,7 @@ class CurrentReport:
         try:
             return str(api.report([store.Run(self.run)], self.run / "report.html", self.margin))
         except Exception as error:
-            return f"not written: {error}"
+            return f"not written: {_words(error, None)}"
 
 
 def _report(command: ReportCommand, console: Console) -> None:
