@@ -52,6 +52,6 @@ def test_without_tensorboard_nothing_begins(
     assert set(trackers.LOGS) == {"tensorboard"}
 
 
-def test_an_unknown_tool_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit):
-        cli.main([*WORDS, "--runs-dir", str(tmp_path), "--log", "wandb"])
+def test_an_unknown_tool_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*WORDS, "--runs-dir", str(tmp_path), "--log", "wandb"]) == 2
+    assert "invalid choice 'wandb'" in capsys.readouterr().err

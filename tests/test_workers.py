@@ -1,6 +1,5 @@
 """Workers that die, and what they are sent and find: nobody waits for ever, and nothing is lost in silence."""
 
-import json
 import os
 import pickle
 import shutil
@@ -14,7 +13,7 @@ import pytest
 
 import lottery
 from lottery.errors import LotteryError
-from lottery.runs import runners
+from lottery.runs import files, runners
 from lottery.runs.experiment import Progress, train_branch
 from lottery.runs.rows import Place
 from lottery.spec import Spec
@@ -64,7 +63,7 @@ def test_a_worker_is_sent_little_and_loads_its_own_data(
 def test_a_worker_refuses_other_data_than_the_runs(tiny: Spec, tmp_path: Path) -> None:
     run = lottery.run(replace(tiny, levels=0), runs_dir=tmp_path)
     info = run.info | {"data": dict.fromkeys(run.info["data"], "0" * 64)}
-    (run.path / "run.json").write_text(json.dumps(info))
+    (run.path / "run.json").write_bytes(files.seal(info))
     with pytest.raises(LotteryError, match="was begun with data "):
         train_branch(run.path, Place("rewind", 0, 1), 1, None, "sparse", "cpu", lambda event: None)
     assert len(run.rows()) == 1

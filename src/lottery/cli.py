@@ -187,13 +187,13 @@ def main(arguments: list[str] | None = None) -> int:
         elif isinstance(command, ReportCommand):
             _report(command, console)
         elif isinstance(command, FiguresCommand):
-            run = store.find(command.run, command.runs_dir)
+            run = store.find(command.run, command.runs_dir).now()  # of one moment, also while it goes on
             from lottery.views import plots  # matplotlib and pandas take two seconds to import
 
             for path in plots.save(run, kind=command.format):
                 console.print(f"figure:  {path}", highlight=False, markup=False, soft_wrap=True)
         elif isinstance(command, ShowCommand):
-            run = store.find(command.run, command.runs_dir)
+            run = store.find(command.run, command.runs_dir).now()  # of one moment, also while it goes on
             console.print(terminal.answer(run, command.margin))
             console.print(terminal.level_table(run))
             console.print(terminal.ticket_table(run, command.margin))

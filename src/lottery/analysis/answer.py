@@ -26,6 +26,7 @@ from lottery.analysis.verdicts import (
     matching,
     unstopped,
 )
+from lottery.runs.rows import wanted
 from lottery.runs.store import Run
 
 
@@ -85,7 +86,9 @@ def answer_of(run: Run, margin: float | None = None) -> Answer:
         margin: percentage points; one standard error of the dense network's accuracy if None, see `default_margin`.
     """
     levels, recipe = run.levels(), run.spec.recipe
-    found = answer(levels, margin_of(run, levels, margin), complete=not run.unfinished(run.spec))
+    finished = {row.place for row in run.rows()}  # not what is on disk by now: the frame is of one moment
+    complete = finished.issuperset(wanted(run.spec))
+    found = answer(levels, margin_of(run, levels, margin), complete)
     epochs = recipe.iterations * recipe.batch_size / (run.info["images"]["train"] - run.spec.data.validation)
     if epochs >= LEARNED or levels.empty:
         return found

@@ -80,7 +80,9 @@ def run(
     jobs: int = 1,
     progress: Callable[[Progress], None] | None = None,
 ) -> Run:
-    """Runs what is missing of an experiment (or of the preset or TOML file of that name) and returns its run directory, `runs_dir`/`spec.uid`.
+    """Runs what is missing of an experiment, and returns its run directory, `runs_dir`/`spec.uid`.
+
+    The experiment is a spec, or the preset or TOML file of that name.
 
     Interrupted at any moment and called again, it continues; the finished run has the same bytes as one that was never
     interrupted, but for the seconds it took. What is there already is read and verified, all of it. With `jobs` > 1,
