@@ -75,6 +75,10 @@ class Line:
     """Of levels.csv; the axes' own if None."""
 
 
+class NothingToShow(LotteryError):
+    """A figure that this run has nothing for."""
+
+
 def branch_lines(levels: pd.DataFrame, branches: Sequence[str]) -> list[Line]:
     """A line for each of these branches that the levels have, by its name and in its colour."""
     present = branches_of(levels)
@@ -429,7 +433,7 @@ def pixels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
     ax, level = ax or _new_axes(), _level(run, level)
     found = anatomy.anatomy(run, level).pixels
     if found is None:
-        raise LotteryError(f"{run.path.name}: its inputs are no images, so there are no pixels to show")
+        raise NothingToShow(f"{run.path.name}: its inputs are no images, so there are no pixels to show")
     picture = ax.imshow(np.ma.masked_equal(found, 0), cmap="Blues", vmin=0)
     ax.figure.colorbar(picture, ax=ax, label="connections")
     ax.set_axis_off()
@@ -527,7 +531,7 @@ def save(run: Run, names: Iterable[str] = tuple(FIGURES), kind: str = "png") -> 
     for name in names:
         try:
             ax = FIGURES[name](run)
-        except LotteryError:
+        except NothingToShow:  # and no other: a damaged file must not be a missing picture
             continue
         if ax.has_data():
             paths.append(folder / f"{name}.{kind}")
