@@ -21,6 +21,7 @@ from faults import disk
 from faults.disk import Disk, Killed
 from safetensors.numpy import save as save_tensors
 
+import lottery
 from lottery.analysis.frames import curve
 from lottery.engines import history
 from lottery.errors import LotteryError
@@ -722,3 +723,13 @@ def test_a_disk_that_fails_loses_nothing_that_was_finished(tmp_path: Path, fault
         story(path)
         assert contents(path) == good
         assert verify(path).wrong == []
+
+
+@pytest.mark.parametrize("arguments", [(3, 0, 1), ("rewind", "0", 1), ("rewind", 0, None), ("rewind", 0, 1, 1.5)])
+def test_an_address_of_another_type_is_named(arguments: tuple[Any, ...], tiny: Spec, tmp_path: Path) -> None:
+    with pytest.raises(LotteryError, match="path = 3: must be a path"):
+        store.Run(3)  # type: ignore[arg-type]  # which is the mistake
+    run = lottery.run(replace(tiny, levels=0), runs_dir=tmp_path)
+    assert store.Run(str(run.path)).rows() == run.rows()
+    with pytest.raises(LotteryError, match=r"^(branch|replicate|level|draw) = .*: must be "):
+        run.load(*arguments)

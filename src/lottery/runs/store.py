@@ -33,7 +33,7 @@ from safetensors.numpy import save as save_tensors
 
 from lottery.engines import history
 from lottery.engines.history import History
-from lottery.errors import LotteryError
+from lottery.errors import LotteryError, check_type
 from lottery.masks import Masks, Weights, pack, unpack
 from lottery.models import Network
 from lottery.runs import files
@@ -62,8 +62,10 @@ class SavedLevel:
 class Run:
     """A run directory. Reading needs no lock; whoever writes holds `lock`."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | str):
         """Opens the run at `path`. Raises LotteryError where there is none, or its settings are damaged."""
+        check_type("path", path, Path)
+        path = Path(path)
         if not files.there(path / RECORD):
             raise LotteryError(f"{path} is not a run directory: it has no {RECORD}")
         self.path = path
@@ -182,6 +184,9 @@ class Run:
 
     def load(self, branch: str, replicate: int, level: int, draw: int = 0) -> SavedLevel:
         """Reads a finished level, as `read` does."""
+        for name, value in (("replicate", replicate), ("level", level), ("draw", draw)):
+            check_type(name, value, int)
+        check_type("branch", branch, str)
         return self.read(Place(branch, replicate, level, draw))
 
     def read(self, place: Place) -> SavedLevel:
