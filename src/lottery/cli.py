@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
@@ -266,7 +267,8 @@ def _rule(
         (inside, within), found = ((get_origin(of) or of, get_args(of)) for of in (kind, info.type))
         if found != (inside, within):
             return None
-        return tyro.constructors.PrimitiveConstructorSpec(nargs, metavar, read, lambda v: isinstance(v, inside), write)
+        fits = kind if isinstance(kind, UnionType) else inside
+        return tyro.constructors.PrimitiveConstructorSpec(nargs, metavar, read, lambda v: isinstance(v, fits), write)
 
     registry.primitive_rule(rule)
 
@@ -294,6 +296,7 @@ def _stop(words: list[str]) -> None:
 
 _rule(int, "INT", _number(int, "a whole number"))
 _rule(float, "FLOAT", _number(float, "a number"))
+_rule(int | str, "ITERATION", lambda words: words[0])
 _rule(Preset, "PRESET", lambda words: Preset(words[0]))
 _rule(Preset, "PRESET", _stop, registry=FIRST_LOOK)
 _rule(  # pairs: left to itself, tyro offers flags for the keys of the default only

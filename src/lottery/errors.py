@@ -41,6 +41,7 @@ KINDS: dict[Any, str] = {
     float: "a finite number",
     bool: "true or false",
     str: f"text of at most {LONGEST} characters",
+    int | str: 'a whole number, or a share such as "2%"',
     Path: "a path",
     tuple[int, ...]: f"a list (in Python a tuple) of at most {MOST} whole numbers, such as [300, 100]",
     tuple[str, ...]: f'a list (in Python a tuple) of at most {MOST} names, such as ["reinit"]',
@@ -67,7 +68,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, str) and len(value) <= LONGEST
     if kind is Path:
         return isinstance(value, str | os.PathLike) and "\0" not in os.fsdecode(value)
-    if kind in (int, float) and isinstance(value, bool):  # Python's True is an int: `levels = true` would be one level
+    if kind in (int, float, int | str) and isinstance(value, bool):  # Python's True is an int: `levels = true` would be one level
         return False
     if kind is float:  # NaN compares with nothing
         return isinstance(value, int | float) and abs(value) <= sys.float_info.max

@@ -9,7 +9,7 @@ import numpy as np
 from lottery.errors import LotteryError
 from lottery.masks import Masks, Weights, check_applied
 from lottery.seeds import Key
-from lottery.starts import Fresh, Start, Trunk, no_fresh, rewind
+from lottery.starts import Fresh, Moment, Rewinding, Start, Trunk, no_fresh, rewind
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,31 @@ def levels(
     prune: Callable[[Level], Masks],
     key: Key = (),
     fresh: Fresh = no_fresh,
+    early: Callable[[], Moment | None] = lambda: None,
+    rewinding: Rewinding = Rewinding(),
 ) -> Iterator[Level]:
     """Iterative magnitude pruning (Frankle & Carbin 2019, Section 1): level 0 is dense, then `count` times prune and
     start again.
 
-    initial: θ₀, every tensor. A copy is taken, so that nothing that trains can reach it.
+    initial: θ₀, the state: every parameter and buffer. A copy is taken, so that nothing that trains can reach it.
     prunable: names of the tensors that masks cover.
     rule: where a level starts, see `lottery.starts`; level 0 starts from θ₀ under every rule.
     train: from level number and start to the trained weights; pruned ones must come back as 0.
     prune: from a finished level to the next masks, subsets of its own.
     key: head of the names of the random streams that the rule draws from.
     fresh: from a generator to another draw of every tensor, for the rules that reinitialise.
+    early: asked once the dense network is trained: what it was at the iteration to rewind to; None for θ₀.
+    rewinding: the other settings that start rules follow.
     """
     theta = _frozen(initial)
     masks: Masks = _frozen({name: np.ones(theta[name].shape, bool) for name in prunable})
     dense: Weights = {}
     before: Weights = {}
+    point: Moment | None = None
     for number in range(count + 1):
-        trunk = Trunk(key, number, theta, masks, dense, before, fresh)
+        if number == 1 and (point := early()):
+            point = Moment(point.iteration, _frozen(point.weights), _frozen(point.optimizer))
+        trunk = Trunk(key, number, theta, masks, dense, before, fresh, early=point, rewinding=rewinding)
         begin = rule if number else rewind
         start = begin(trunk)
         trained = _arrays(train(number, begin(trunk)), theta)  # its own copy: what it does to that is not the ticket

@@ -34,6 +34,11 @@ ITERATIONS = 1_000_000_000
 BETWEEN = 100_000_000
 """Most images between two evaluations: their order is held in memory."""
 
+PADDING = 1_000
+"""Most pixels around an image."""
+
+SCHEDULES = ("constant", "milestones", "cosine")
+
 FILE = 20_000
 """Most bytes of a spec in TOML, some twenty times what one needs: the parser's time grows with their square."""
 
@@ -108,16 +113,41 @@ class Recipe:
     """How one level is trained."""
 
     optimizer: str = "adam"
-    """adam or sgd."""
+    """adam, adamw (weight decay apart from the gradient) or sgd."""
 
     learning_rate: float = 1.2e-3
-    """Step size."""
+    """Step size; where it follows a schedule, the highest."""
+
+    schedule: str = "constant"
+    """How the learning rate goes on: constant, milestones (times gamma after each), or cosine (down to 0 at the end)."""
+
+    milestones: tuple[int, ...] = ()
+    """Iterations after which the learning rate is multiplied by gamma, in order; for schedule milestones."""
+
+    gamma: float = 0.1
+    """Factor of the learning rate at each milestone."""
+
+    warmup: int = 0
+    """Iterations in which the learning rate first rises, in equal steps; 0 for none."""
 
     momentum: float = 0.0
     """SGD's momentum, in [0, 1)."""
 
+    nesterov: bool = False
+    """Nesterov's form of that momentum."""
+
     weight_decay: float = 0.0
-    """L2 penalty: this times the weight is added to its gradient, for kept weights and biases."""
+    """L2 penalty: this times the weight is added to its gradient, for kept weights and biases; under adamw the weight
+    shrinks by this times the learning rate instead."""
+
+    decay_biases: bool = True
+    """Biases and the gains of norms decay too; without it, only what has two axes or more."""
+
+    crop_padding: int = 0
+    """Pixels of black around a training image, of which a crop of its own size is drawn in each iteration; 0 for none."""
+
+    flip: bool = False
+    """Mirror half of the training images, drawn in each iteration."""
 
     batch_size: int = 60
     """Images per iteration."""
@@ -133,12 +163,16 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check_types(self, "recipe.")
-        _require(self.optimizer in ("adam", "sgd"), "recipe.optimizer", self.optimizer, "use adam or sgd")
+        optimizers = ("adam", "adamw", "sgd")
+        _require(self.optimizer in optimizers, "recipe.optimizer", self.optimizer, "use adam, adamw or sgd")
         _require(self.learning_rate > 0, "recipe.learning_rate", self.learning_rate, "must be above 0 and finite")
         _require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "must be in [0, 1)")
-        if self.optimizer == "adam":
+        if self.optimizer != "sgd":
             _require(self.momentum == 0, "recipe.momentum", self.momentum, "only sgd has momentum: use optimizer sgd")
+        _require(self.momentum > 0 or not self.nesterov, "recipe.nesterov", True, "needs a recipe.momentum above 0")
         _require(self.weight_decay >= 0, "recipe.weight_decay", self.weight_decay, "must be 0 or more, finite")
+        self._check_schedule()
+        _within(0, self.crop_padding, PADDING, "recipe.crop_padding")
         for name in ("batch_size", "iterations", "evaluate_every"):
             _within(1, getattr(self, name), ITERATIONS, f"recipe.{name}")
         between = min(self.evaluate_every, self.iterations) * self.batch_size
@@ -146,6 +180,22 @@ class Recipe:
             f"{between:,} images between two evaluations are too many: at most {BETWEEN:,} of recipe.batch_size each"
         )
         _require(between <= BETWEEN, "recipe.evaluate_every", self.evaluate_every, remedy)
+
+    def _check_schedule(self) -> None:
+        last, marks = self.iterations, self.milestones
+        _require(self.schedule in SCHEDULES, "recipe.schedule", self.schedule, f"use {', '.join(SCHEDULES)}")
+        if self.schedule == "milestones":
+            _require(marks != (), "recipe.milestones", marks, "give the iterations after which the rate falls")
+            _require(list(marks) == sorted(set(marks)), "recipe.milestones", marks, "must rise: each iteration once")
+            remedy = f"must lie between 0 and recipe.iterations = {last:,}"
+            _require(all(0 < m < last for m in marks), "recipe.milestones", marks, remedy)
+        else:
+            remedy = "only the schedule milestones has them: use recipe.schedule milestones"
+            _require(not marks, "recipe.milestones", marks, remedy)
+            _require(self.gamma == Recipe.gamma, "recipe.gamma", self.gamma, remedy.replace("them", "it"))
+        _require(0 < self.gamma <= 1, "recipe.gamma", self.gamma, "must be above 0, and at most 1")
+        remedy = f"must be 0 or more iterations, and at most recipe.iterations = {last:,}"
+        _require(0 <= self.warmup <= last, "recipe.warmup", self.warmup, remedy)
 
 
 @dataclass(frozen=True)
@@ -186,6 +236,16 @@ class Spec:
     start: str = "rewind"
     """Where each level of the trunk starts: rewind (to the initial weights, masked), or another start rule."""
 
+    rewind_to: int | str = 0
+    """Iteration of the dense run to whose weights tickets are rewound; 0 for the initial weights. "2%" is that share of
+    recipe.iterations."""
+
+    optimizer_state: str = "fresh"
+    """What a rewound level's optimizer begins with: fresh (nothing), or saved (what the dense run's had at rewind_to)."""
+
+    data_order: str = "level"
+    """In which order a level sees its batches: level (its own), or dense (that of the dense run)."""
+
     branches: tuple[str, ...] = ()
     """Other start rules for each level of the trunk after the dense one, such as reinit or random_mask; reinit:3 draws
     and trains each level three times."""
@@ -201,6 +261,9 @@ class Spec:
 
     def __post_init__(self) -> None:
         _check_types(self)
+        if isinstance(self.rewind_to, str):  # so that 2% and the iterations that it is are one experiment
+            object.__setattr__(self, "rewind_to", _share(self.rewind_to, self.recipe))
+        self._check_rewinding()
         remedy = f"must be 0 (the dense network alone) or more, at most {LEVELS:,}"
         _require(0 <= self.levels <= LEVELS, "levels", self.levels, remedy)
         _within(1, self.replicates, REPLICATES, "replicates")
@@ -216,6 +279,23 @@ class Spec:
         trained = self.replicates * (self.levels + 1 + self.levels * sum(self.draws.values()))
         remedy = f"with these levels and branches that is {trained:,} networks to train, at most {TRAINED:,}"
         _require(trained <= TRAINED, "replicates", self.replicates, remedy)
+
+    def _check_rewinding(self) -> None:
+        last, k = self.recipe.iterations, self.rewound
+        _require(0 <= k < last, "rewind_to", k, f"must be 0 or more, and below recipe.iterations = {last:,}")
+        states, orders = ("fresh", "saved"), ("level", "dense")
+        _require(self.optimizer_state in states, "optimizer_state", self.optimizer_state, "use fresh or saved")
+        _require(self.data_order in orders, "data_order", self.data_order, "use level or dense")
+        if not k:
+            remedy = "there is none before the first iteration: set rewind_to above 0"
+            _require(self.optimizer_state == "fresh", "optimizer_state", self.optimizer_state, remedy)
+            for name, value in [("start", self.start), *(("branches", name) for name in self.draws)]:
+                _require(value != "lr_rewind", name, value, "needs a rewind_to above 0: at 0 it is continue")
+
+    @property
+    def rewound(self) -> int:
+        """The iteration that `rewind_to` says."""
+        return int(self.rewind_to)
 
     @property
     def draws(self) -> dict[str, int]:
@@ -269,6 +349,15 @@ class Spec:
             raise LotteryError(f"{source}: a number of over 4,300 digits: write a shorter one") from None
         except RecursionError:
             raise LotteryError(f"{source}: lists or tables hundreds deep: no setting needs more than two") from None
+
+
+def _share(text: str, recipe: Recipe) -> int:
+    """Iterations from "500" or "2%". Raises LotteryError for any other text."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(%?)", text)
+    remedy = "must be an iteration, or a share of recipe.iterations such as 2%"
+    _require(found is not None and ("." not in text or bool(found[2])), "rewind_to", text, remedy)
+    assert found
+    return round(float(found[1]) * recipe.iterations / 100) if found[2] else int(found[1])
 
 
 EXTENT = ("levels", "replicates", "branches")

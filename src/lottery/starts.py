@@ -1,5 +1,15 @@
 """Start rules: where one level begins. Rewinding variants and controls are the same kind of function.
 
+A rewinding variant is a pair: which state, from which iteration.
+
+    state, first iteration     1             k + 1                    T + 1
+    θ₀                         rewind, k = 0
+    θ_k, of the dense run                    rewind, k > 0
+    of the level before        continue      lr_rewind                finetune
+
+Controls change weights or masks of such a start; with fresh weights they begin at the first iteration, since a fresh
+network has no k steps behind it.
+
 Every rule keeps how many weights each layer has left, and the data order: the level of a branch sees its batches in the
 order in which the trunk's level saw them, so that the two can be compared in pairs. What else it keeps, its row says.
 
@@ -7,7 +17,7 @@ To add one: a function from Trunk to Start and a row in STARTS.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -22,19 +32,53 @@ Fresh = Callable[[np.random.Generator], Weights]
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A training run between two iterations: with data and recipe, all that going on from there depends on."""
+
+    iteration: int
+    """Optimizer steps behind it."""
+    weights: Weights
+    """The state: every parameter and buffer."""
+    optimizer: Weights = field(default_factory=dict)
+    """The optimizer's state: "slot:tensor" -> array, and "step" -> steps taken; empty for a fresh one."""
+
+
+@dataclass(frozen=True)
 class Start:
-    """Everything that a training run reads but the data and the recipe. Its arrays are copies, shared with nothing."""
+    """Everything that a training run reads but the data and the recipe. Its arrays are copies, shared with nothing.
+
+    Learning rate, data order and augmentation follow from the iteration: whoever starts at the k-th meets those of the
+    k-th.
+    """
 
     weights: Weights
-    """What training begins with: every tensor, biases too, pruned weights exactly 0."""
+    """The state that training begins with: every parameter and buffer, pruned weights exactly 0."""
     masks: Masks
     """What it keeps."""
     order: Key
     """Names the stream of the data order."""
+    first: int = 0
+    """Iterations that lie behind it: the next one is first + 1."""
+    last: int | None = None
+    """The iteration to end with; None for the recipe's last."""
+    optimizer: Weights = field(default_factory=dict)
+    """The optimizer's state, zero where weights are pruned; empty for a fresh one."""
 
 
 def no_fresh(rng: np.random.Generator) -> Weights:
     raise LotteryError("this start rule draws fresh weights: pass levels(..., fresh=function of a NumPy generator)")
+
+
+@dataclass(frozen=True)
+class Rewinding:
+    """The settings that start rules follow."""
+
+    iterations: int = 0
+    """Of a whole run, T: `finetune` goes on from there."""
+    saved: bool = False
+    """Rewound levels begin with the optimizer's state of then, instead of a fresh one."""
+    same_order: bool = False
+    """All levels see their batches in the dense run's order."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +100,14 @@ class Trunk:
     fresh: Fresh = no_fresh
     draw: int = 0
     """Which of a branch's draws: rules that draw at random draw anew for each."""
+    early: Moment | None = None
+    """The dense run at iteration k; None for k = 0, which is θ₀."""
+    rewinding: Rewinding = Rewinding()
+
+    @property
+    def point(self) -> Moment:
+        """To where levels are rewound: θ_k, at iteration k of the dense run."""
+        return self.early or Moment(0, self.initial)
 
     def stream(self, rule: str, *purpose: str) -> np.random.Generator:
         """A generator of this rule's own at this level and draw, whatever was drawn before."""
@@ -63,8 +115,11 @@ class Trunk:
 
 
 def rewind(trunk: Trunk) -> Start:
-    """θ₀ ⊙ m: Frankle & Carbin 2019, Section 1."""
-    return _start(trunk, trunk.initial, trunk.masks)
+    """θ_k ⊙ m from iteration k on. With k = 0: Frankle & Carbin 2019, Section 1; later: Frankle et al. 2020, Section 4.
+
+    For a k-th of the dense run whose mask is full and whose optimizer's state is saved, that is the dense run again.
+    """
+    return _rewound(trunk, trunk.masks)
 
 
 def reinit(trunk: Trunk) -> Start:
@@ -73,8 +128,8 @@ def reinit(trunk: Trunk) -> Start:
 
 
 def random_mask(trunk: Trunk) -> Start:
-    """θ₀ at random positions: Figure 1, dashed."""
-    return _start(trunk, trunk.initial, _random_masks(trunk, "random_mask"))
+    """θ_k at random positions: Figure 1, dashed."""
+    return _rewound(trunk, _random_masks(trunk, "random_mask"))
 
 
 def random_mask_reinit(trunk: Trunk) -> Start:
@@ -83,8 +138,8 @@ def random_mask_reinit(trunk: Trunk) -> Start:
 
 
 def one_shot(trunk: Trunk) -> Start:
-    """θ₀ where the dense network ended with the largest weights, pruned at once: Section 2, "one-shot pruning"."""
-    return _start(trunk, trunk.initial, _largest(trunk.dense, trunk.masks))
+    """θ_k where the dense network ended with the largest weights, pruned at once: Section 2, "one-shot pruning"."""
+    return _rewound(trunk, _largest(trunk.dense, trunk.masks))
 
 
 def one_shot_reinit(trunk: Trunk) -> Start:
@@ -100,13 +155,32 @@ def continue_(trunk: Trunk) -> Start:
     return _start(trunk, trunk.before, trunk.masks)
 
 
+def lr_rewind(trunk: Trunk) -> Start:
+    """What the level before ended with, masked, trained again from iteration k on: only the learning rate is rewound.
+    Renda et al. 2020, Section 3.
+
+    Its optimizer begins fresh.
+    """
+    return replace(_start(trunk, trunk.before, trunk.masks), first=trunk.point.iteration)
+
+
+def finetune(trunk: Trunk) -> Start:
+    """What the level before ended with, masked, trained for T - k more iterations at the learning rate of the last one,
+    T. Renda et al. 2020, Section 3.
+
+    Its iterations are numbered from T + 1 on; its optimizer begins fresh.
+    """
+    total = trunk.rewinding.iterations
+    return replace(_start(trunk, trunk.before, trunk.masks), first=total, last=2 * total - trunk.point.iteration)
+
+
 def prune_at_init(trunk: Trunk) -> Start:
     """The largest of θ₀, where no training had a say: Appendix F.4."""
     return _start(trunk, trunk.initial, _largest(trunk.initial, trunk.masks))
 
 
 def reinit_from_ticket(trunk: Trunk) -> Start:
-    """Each survivor's weight is drawn, with replacement, from the layer's surviving initial weights: Appendix F.3."""
+    """Each survivor's weight is drawn, with replacement, from the layer's surviving weights in θ_k: Appendix F.3."""
 
     def draw(name: str, survivors: np.ndarray) -> np.ndarray:
         drawn: np.ndarray = trunk.stream("reinit_from_ticket", name).choice(survivors, survivors.size)
@@ -116,21 +190,21 @@ def reinit_from_ticket(trunk: Trunk) -> Start:
 
 
 def same_sign(trunk: Trunk) -> Start:
-    """Fresh magnitudes with the signs of θ₀: Zhou et al. 2019, Section 4."""
+    """Fresh magnitudes with the signs of θ_k: Zhou et al. 2019, Section 4."""
     fresh = _fresh(trunk, "same_sign")
     return _survivors(trunk, lambda name, survivors: np.copysign(fresh[name][trunk.masks[name]], survivors))
 
 
 def shuffle(trunk: Trunk) -> Start:
-    """The surviving initial weights, permuted within their layer: Zhou et al. 2019, Section 4."""
+    """The surviving weights of θ_k, permuted within their layer: Zhou et al. 2019, Section 4."""
     return _survivors(trunk, lambda name, survivors: trunk.stream("shuffle", name).permutation(survivors))
 
 
 def noise(trunk: Trunk, multiple: float) -> Start:
-    """θ₀ ⊙ m plus Gaussian noise, as wide as `multiple` standard deviations of the layer in θ₀: Appendix F.7."""
+    """θ_k ⊙ m plus Gaussian noise, as wide as `multiple` standard deviations of the layer in θ_k: Appendix F.7."""
 
     def disturb(name: str, survivors: np.ndarray) -> np.ndarray:
-        width = multiple * trunk.initial[name].std(dtype=np.float64)
+        width = multiple * trunk.point.weights[name].std(dtype=np.float64)
         drawn = trunk.stream(f"noise_{multiple:g}", name).standard_normal(survivors.size)
         disturbed: np.ndarray = survivors + width * drawn
         return disturbed.astype(survivors.dtype)
@@ -139,15 +213,27 @@ def noise(trunk: Trunk, multiple: float) -> Start:
 
 
 def _start(trunk: Trunk, weights: Weights, masks: Masks) -> Start:
-    order = (*trunk.key, "order", trunk.level)
+    """From the first iteration on."""
+    order = (*trunk.key, "order", 0 if trunk.rewinding.same_order else trunk.level)
     return Start(apply(weights, masks), {n: m.copy() for n, m in masks.items()}, order)
 
 
+def _rewound(trunk: Trunk, masks: Masks) -> Start:
+    """θ_k in these masks, from iteration k on."""
+    point = trunk.point
+    saved = point.optimizer if trunk.rewinding.saved else {}
+    slots = {
+        slot: apply({tensor: array}, masks)[tensor] if (tensor := slot.partition(":")[2]) else array.copy()
+        for slot, array in saved.items()
+    }
+    return replace(_start(trunk, point.weights, masks), first=point.iteration, optimizer=slots)
+
+
 def _survivors(trunk: Trunk, change: Callable[[str, np.ndarray], np.ndarray]) -> Start:
-    """θ₀ ⊙ m with the surviving weights of each layer, in index order, replaced by what `change` makes of them."""
+    """θ_k ⊙ m with the surviving weights of each layer, in index order, replaced by what `change` makes of them."""
     start = rewind(trunk)
     for name, mask in trunk.masks.items():
-        start.weights[name][mask] = change(name, trunk.initial[name][mask])
+        start.weights[name][mask] = change(name, trunk.point.weights[name][mask])
     return start
 
 
@@ -168,8 +254,8 @@ def _largest(weights: Weights, masks: Masks) -> Masks:
 
 
 WORDS = ("mask", "weights", "signs", "multiset", "biases")
-"""What a rule keeps or changes, in each layer, compared with the trunk's ticket: its mask; the initial weights of the
-rule's own survivors, bit for bit; their signs; the survivors' weights in any order; the initial biases."""
+"""What a rule keeps or changes, in each layer, compared with the trunk's ticket: its mask; the weights, in θ_k, of the
+rule's own survivors, bit for bit; their signs; the survivors' weights in any order; the biases of θ_k."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +283,8 @@ STARTS: dict[str, Rule] = {
     "one_shot": Rule(one_shot, ("weights", "signs", "biases")),
     "one_shot_reinit": Rule(one_shot_reinit, random=True),
     "continue": Rule(continue_, ("mask",), own_trunk=True),
+    "lr_rewind": Rule(lr_rewind, ("mask",), own_trunk=True),
+    "finetune": Rule(finetune, ("mask",), own_trunk=True),
     "prune_at_init": Rule(prune_at_init, ("weights", "signs", "biases")),
     "reinit_from_ticket": Rule(reinit_from_ticket, ("mask", "biases"), random=True),
     "same_sign": Rule(same_sign, ("mask", "signs", "biases"), random=True),

@@ -2,10 +2,11 @@
 
 All compute the same function. An engine is a module with
 
-    train(network, data, start, recipe, report) -> Trained
+    train(network, data, start, recipe, report, keep=0, checkpoint=NEVER) -> Trained
     refuses(network, recipe, device) -> str         why it can't train that, or "" if it can
 
-and a row in ENGINES. One that runs on several devices takes `device` as a sixth argument of `train`.
+and a row in ENGINES. One that runs on several devices takes `device` too. All that an iteration depends on is the moment
+before it and its number, so a run can begin anywhere, and end in the same bits however often it was interrupted.
 """
 
 import ctypes
@@ -13,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from lottery.data import Splits
 from lottery.engines.history import History
@@ -21,7 +24,7 @@ from lottery.errors import LotteryError, known
 from lottery.masks import Weights
 from lottery.models import Network
 from lottery.spec import Recipe
-from lottery.starts import Start
+from lottery.starts import Moment, Start
 
 
 @dataclass(frozen=True)
@@ -29,22 +32,87 @@ class Trained:
     """What comes out of one training run."""
 
     weights: Weights
-    """Every tensor after the last iteration; pruned weights are exactly 0."""
+    """The state, every parameter and buffer, after the last iteration; pruned weights are exactly 0."""
     history: History
     """Every evaluation, see `lottery.engines.history`."""
     train_accuracy: float
     """Fraction of all training images that the last weights classify correctly."""
     seconds: float
-    """Wall time of training, its evaluations included."""
+    """Wall time of training, its evaluations included, and what was done before an interruption."""
     engine: str
     """Name of the engine."""
+    early: Moment | None = None
+    """What it was after iteration `keep`, if that was asked for."""
 
+
+@dataclass(frozen=True)
+class Partial:
+    """A training run that is not over: the moment it has come to, and what it has found so far."""
+
+    moment: Moment
+    rows: list[tuple[float, ...]]
+    """The evaluations, see `history.from_rows`."""
+    losses: np.ndarray
+    """float64: the loss of each iteration since the last evaluation."""
+    seconds: float
+    early: Moment | None = None
+
+
+class Checkpoint(Protocol):
+    """Where a training run that takes long is kept while it goes on."""
+
+    def read(self) -> Partial | None:
+        """What a run that was interrupted has left; None to begin at the start."""
+
+    def due(self) -> bool:
+        """Whether it is time to write; asked often."""
+
+    def write(self, partial: Partial) -> None:
+        """Keeps that, in place of what was kept before."""
+
+
+class _Never:
+    def read(self) -> None:
+        return None
+
+    def due(self) -> bool:
+        return False
+
+    def write(self, partial: Partial) -> None:
+        raise AssertionError("never due")
+
+
+NEVER: Checkpoint = _Never()
+"""Keeps nothing."""
 
 Report = Callable[[int, float], None]
 """Called after each evaluation with iteration and test accuracy."""
 
-Train = Callable[[Network, Splits, Start, Recipe, Report], Trained]
-"""What an engine does. Raises LossNotFinite."""
+
+class Train(Protocol):
+    """What an engine does. Raises LossNotFinite."""
+
+    def __call__(
+        self,
+        network: Network,
+        data: Splits,
+        start: Start,
+        recipe: Recipe,
+        report: Report,
+        keep: int = 0,
+        checkpoint: Checkpoint = NEVER,
+    ) -> Trained:
+        """Trains `start` from iteration start.first + 1 to its last.
+
+        Args:
+            network: what is trained.
+            data: the images; evaluated on validation and test.
+            start: where it begins, and with what masks.
+            recipe: how.
+            report: called after each evaluation.
+            keep: an iteration whose moment is wanted too; 0 for none.
+            checkpoint: asked for what was interrupted, and given what should not be lost.
+        """
 
 
 class LossNotFinite(LotteryError):

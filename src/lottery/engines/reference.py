@@ -9,42 +9,66 @@ import time
 import numpy as np
 
 from lottery.data import Images, Splits, batches
-from lottery.engines import LossNotFinite, Report, Trained, history
-from lottery.engines.optimizers import BETA1, BETA2, EPSILON, weight_decays
+from lottery.engines import NEVER, Checkpoint, LossNotFinite, Report, Trained, history
+from lottery.engines.optimizers import BETA1, BETA2, EPSILON, learning_rate, state_slots, weight_decays
 from lottery.masks import Weights
 from lottery.models import Linear, Network
 from lottery.spec import Recipe
-from lottery.starts import Start
+from lottery.starts import Moment, Start
 
 Layers = tuple[Linear, ...]
 
 
-def train(network: Network, data: Splits, start: Start, recipe: Recipe, report: Report) -> Trained:
-    """Trains `start` on data.train; see `lottery.engines`. Returns float64 weights."""
+def train(
+    network: Network,
+    data: Splits,
+    start: Start,
+    recipe: Recipe,
+    report: Report,
+    keep: int = 0,
+    checkpoint: Checkpoint = NEVER,
+) -> Trained:
+    """Trains `start` on data.train; see `lottery.engines.Train`. Returns float64 weights; keeps no checkpoint."""
     began = time.perf_counter()
     layers = network.layers
     weights = {name: w.astype(np.float64) for name, w in start.weights.items()}
     decays = weight_decays(network, recipe)
-    moments = {name: (np.zeros_like(w), np.zeros_like(w)) for name, w in weights.items()}
+    names = [*state_slots(recipe), "", ""][:2]  # two arrays for each tensor, whether the optimizer keeps them or not
+    slots = {
+        name: [start.optimizer.get(f"{slot}:{name}", np.zeros(w.shape)).astype(np.float64) for slot in names]
+        for name, w in weights.items()
+    }
+    taken = int(start.optimizer.get("step", 0)) - start.first
+    last = recipe.iterations if start.last is None else start.last
     rows: list[tuple[float, ...]] = []
     losses: list[float] = []
-    order = batches(start.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, recipe.iterations)
-    for iteration, index in enumerate(order, start=1):
+    early = None
+    order = batches(start.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, last, start.first)
+    for iteration, index in enumerate(order, start=start.first + 1):
         loss, gradients = loss_and_gradients(weights, data.train.images[index], data.train.labels[index], layers)
         if not np.isfinite(loss):
             raise LossNotFinite(iteration, loss)
         losses.append(loss)
+        rate = learning_rate(recipe, iteration)
         for name, gradient in gradients.items():
             if name in start.masks:
                 gradient = gradient * start.masks[name]
-            step(weights[name], *moments[name], gradient + decays[name] * weights[name], iteration, recipe)
-        if iteration % recipe.evaluate_every == 0 or iteration == recipe.iterations:
+            if recipe.optimizer == "adamw":
+                weights[name] *= 1 - rate * decays[name]
+            else:
+                gradient = gradient + decays[name] * weights[name]
+            step(weights[name], *slots[name], gradient, taken + iteration, rate, recipe)
+        if iteration % recipe.evaluate_every == 0 or iteration == last:
             found = (*evaluate(weights, data.validation, layers), *evaluate(weights, data.test, layers))
             rows.append((iteration, float(np.mean(losses)), *found))
             report(iteration, found[-1])
             losses = []
+        if iteration == keep:
+            kept = {f"{s}:{n}": a.copy() for n, both in slots.items() for s, a in zip(names, both, strict=True) if s}
+            copies = {name: w.copy() for name, w in weights.items()}
+            early = Moment(iteration, copies, kept | {"step": np.array(taken + iteration)})
     train_accuracy = evaluate(weights, data.train, layers)[1]
-    return Trained(weights, history.from_rows(rows), train_accuracy, time.perf_counter() - began, "reference")
+    return Trained(weights, history.from_rows(rows), train_accuracy, time.perf_counter() - began, "reference", early)
 
 
 def activations(weights: Weights, images: np.ndarray, layers: Layers) -> list[np.ndarray]:
@@ -80,19 +104,22 @@ def loss_and_gradients(
     return float(each.mean()), gradients
 
 
-def step(w: np.ndarray, m: np.ndarray, v: np.ndarray, gradient: np.ndarray, t: int, recipe: Recipe) -> None:
-    """Optimizer step number t, the first being 1, in place; weight decay is in the gradient already.
+def step(
+    w: np.ndarray, m: np.ndarray, v: np.ndarray, gradient: np.ndarray, t: int, rate: float, recipe: Recipe
+) -> None:
+    """The optimizer's step number t, the first being 1, in place; weight decay is in the gradient already.
 
-    Adam: Kingma & Ba 2015, Algorithm 1.
+    Adam: Kingma & Ba 2015, Algorithm 1. Nesterov's momentum: as Sutskever et al. 2013, Section 2, writes it, with the
+    gradient taken where the weights are.
     """
-    if recipe.optimizer == "adam":
-        m += (1 - BETA1) * (gradient - m)
-        v += (1 - BETA2) * (gradient**2 - v)
-        w -= recipe.learning_rate * (m / (1 - BETA1**t)) / (np.sqrt(v / (1 - BETA2**t)) + EPSILON)
-    else:
+    if recipe.optimizer == "sgd":
         m *= recipe.momentum
         m += gradient
-        w -= recipe.learning_rate * m
+        w -= rate * (gradient + recipe.momentum * m if recipe.nesterov else m)
+    else:
+        m += (1 - BETA1) * (gradient - m)
+        v += (1 - BETA2) * (gradient**2 - v)
+        w -= rate * (m / (1 - BETA1**t)) / (np.sqrt(v / (1 - BETA2**t)) + EPSILON)
 
 
 def evaluate(weights: Weights, part: Images, layers: Layers) -> tuple[float, float]:

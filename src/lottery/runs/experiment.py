@@ -20,12 +20,13 @@ from lottery.errors import LotteryError, check_type, known, shown
 from lottery.loop import Level, levels
 from lottery.models import Network
 from lottery.runs import runners, store
+from lottery.runs.checkpoints import LevelCheckpoint
 from lottery.runs.rows import Place, Row
 from lottery.runs.store import Run, SavedLevel
 from lottery.seeds import Key, stream
 from lottery.spec import Spec
 from lottery.spec import load as load_spec
-from lottery.starts import STARTS, Start, Trunk
+from lottery.starts import STARTS, Moment, Rewinding, Start, Trunk
 
 
 @dataclass(frozen=True)
@@ -221,8 +222,20 @@ class Replicate:
             return self.train(Place(rule if level else trunk, self.number, level), start)
 
         initial = self.fresh(stream(*self.key, "weights"))
-        begin = STARTS[rule].start
-        return levels(initial, self.network.prunable, count, begin, train, self.prune, self.key, self.fresh)
+        what = (initial, self.network.prunable, count, STARTS[rule].start, train, self.prune)
+        return levels(*what, self.key, self.fresh, lambda: self.early, self.rewinding)
+
+    @cached_property
+    def early(self) -> Moment | None:
+        """The dense network at the iteration to which tickets are rewound; None for 0."""
+        spec = self.run.spec
+        return self.run.read(Place(spec.start, self.number, 0)).early if spec.rewound else None
+
+    @property
+    def rewinding(self) -> Rewinding:
+        """The settings that start rules follow."""
+        spec = self.run.spec
+        return Rewinding(spec.recipe.iterations, spec.optimizer_state == "saved", spec.data_order == "dense")
 
     def follow(self, branch: str, draw: int, count: int) -> None:
         """A branch whose levels start from the trunk's masks."""
@@ -231,8 +244,9 @@ class Replicate:
         for level in self.chain(self.run.spec.start, count):
             if dense and before:
                 theta, kept = dense.start.weights, level.start.masks
-                state = Trunk(self.key, level.number, theta, kept, dense.trained, before.trained, self.fresh, draw)
-                self.train(Place(branch, self.number, level.number, draw), STARTS[branch].start(state))
+                what = (self.key, level.number, theta, kept, dense.trained, before.trained, self.fresh, draw)
+                start = STARTS[branch].start(Trunk(*what, self.early, self.rewinding))
+                self.train(Place(branch, self.number, level.number, draw), start)
             dense, before = dense or level, level
 
     def train(self, place: Place, start: Start) -> masks.Weights:
@@ -244,21 +258,24 @@ class Replicate:
             saved = self.run.read(place)
             _check_same_start(saved, start, self.run.folder(place))
             return saved.trained
-        recipe = self.run.spec.recipe
+        recipe, keep = self.run.spec.recipe, 0 if place.level else self.run.spec.rewound
+        checkpoint = LevelCheckpoint(self.run, place, start)
 
         def report(iteration: int, test_accuracy: float) -> None:
             self.emit(Progress(place, iteration, test_accuracy))
 
         try:
-            trained = self.engine(self.network, self.data, start, recipe, report)
+            trained = self.engine(self.network, self.data, start, recipe, report, keep, checkpoint)
         except engines.LossNotFinite as error:
             raise LotteryError(f"{place}: {error}; what was finished is kept") from None
         for tensor, weight in trained.weights.items():
             if not np.isfinite(weight).all():
                 raise LotteryError(f"{place}: trained {tensor} is not finite; nothing saved")
-        row = to_row(place, recipe.iterations, start, trained)
-        self.run.save(SavedLevel(start.weights, start.masks, trained.weights, trained.history, row))
-        self.emit(Progress(place, recipe.iterations, trained.history["test_accuracy"][-1].item(), row))
+        last = recipe.iterations if start.last is None else start.last
+        row = to_row(place, last, start, trained)
+        self.run.save(SavedLevel(start.weights, start.masks, trained.weights, trained.history, row, trained.early))
+        checkpoint.remove()
+        self.emit(Progress(place, last, trained.history["test_accuracy"][-1].item(), row))
         return trained.weights
 
     def prune(self, level: Level) -> masks.Masks:
@@ -284,7 +301,7 @@ def _check_same_start(saved: SavedLevel, start: Start, path: Path) -> None:
 
 
 def to_row(place: Place, iterations: int, start: Start, trained: engines.Trained) -> Row:
-    """What levels.csv says of a level that was trained for so many iterations."""
+    """What levels.csv says of a level that was trained up to that iteration."""
     columns, best, steady = trained.history, history.early_stop(trained.history), history.steady_stop(trained.history)
     stop: dict[str, Any] = {}
     if best is not None:

@@ -53,7 +53,7 @@ class Row:
     density: float
     """Kept / total over the prunable weights."""
     iterations: int
-    """Optimizer steps that it was trained for."""
+    """The last optimizer step, of which those before its rewinding point were the dense network's."""
     early_stop_iteration: int | None = None
     """Iteration of the lowest validation loss; None without validation images, as the next two."""
     test_accuracy_early_stop: float | None = None

@@ -9,8 +9,12 @@
         ticket.safetensors     the weights it starts from, and each mask packed to bits as mask:<name>
         trained.safetensors    the weights it ended with
         history.csv            every evaluation
+        early.safetensors      of a dense level that tickets are rewound into: its weights at that iteration, and the
+                               optimizer's state as optimizer:<slot>:<name>
         level.json             the run that it belongs to, the row for levels.csv (with its place), the SHA-256 of the
                                other files, checksum of all that
+
+    <run>/<branch>/replicate-<r>/level-<l>.partial     a level that is being trained, see `lottery.runs.checkpoints`
 
 A level is written to a temporary folder, synced, and renamed: that rename makes it exist. No torch here.
 Settings are verified when a run is opened, places when rows are read, tensors when they are.
@@ -41,6 +45,7 @@ from lottery.runs.files import TEMPORARY as TEMPORARY
 from lottery.runs.files import write as write
 from lottery.runs.rows import Place, Row, to_csv, to_frame, wanted
 from lottery.spec import EXTENT, Spec
+from lottery.starts import Moment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +62,8 @@ class SavedLevel:
     """What it ended with."""
     history: History
     row: Row
+    early: Moment | None = None
+    """Of the dense level: what it was at the iteration to which tickets are rewound; None for 0."""
 
 
 class Run:
@@ -193,8 +200,8 @@ class Run:
         """Reads a finished level. Raises LotteryError, naming the file, for one that is missing or damaged."""
         folder = self.folder(place)
         row, sums = self._record(place)
-        data = {name: files.read(folder / name) for name in FILES}
-        for name in FILES:
+        data = {name: files.read(folder / name) for name in sums}
+        for name in sums:
             if (found := hashlib.sha256(data[name]).hexdigest()) != sums[name]:
                 raise files.damaged(folder / name, f"its SHA-256 is {found}, recorded is {sums[name]}")
         shapes = {name: tensor.shape for name, tensor in self.network.tensors.items()}
@@ -209,7 +216,18 @@ class Run:
             _check_tensors(trained := load_tensors(data[TRAINED]), shapes)
         with files.parsing(folder / HISTORY):
             columns = history.from_csv(data[HISTORY].decode())
-        return SavedLevel(start, masks, trained, columns, row)
+        early = None
+        if EARLY in data:
+            with files.parsing(folder / EARLY):
+                tensors = load_tensors(data[EARLY])
+                slots = {n.removeprefix(SLOT): tensors.pop(n) for n in list(tensors) if n.startswith(SLOT)}
+                _check_tensors(tensors, shapes)
+            early = Moment(self.spec.rewound, tensors, slots)
+        return SavedLevel(start, masks, trained, columns, row, early)
+
+    def files(self, place: Place) -> tuple[str, ...]:
+        """The files of a level beside level.json."""
+        return (*FILES, EARLY) if self.spec.rewound and not place.level else FILES
 
     def _record(self, place: Place) -> tuple[Row, dict[str, str]]:
         """The row of a level and the SHA-256 of its files, of this run and of this place or refused."""
@@ -217,7 +235,7 @@ class Run:
         record = files.unseal(path)
         with files.parsing(path):
             row = Row.from_json(record["row"])
-            sums = {name: str(record["sha256"][name]) for name in FILES}
+            sums = {name: str(record["sha256"][name]) for name in self.files(place)}
             identity = record["run"]
         if row.place != place:
             raise LotteryError(f"{path} belongs elsewhere: it is {row.place}; {files.remedy(path)}")
@@ -233,14 +251,21 @@ class Run:
             TRAINED: save_tensors(saved.trained),
             HISTORY: history.to_csv(saved.history).encode(),
         }
-        sums = {name: hashlib.sha256(data[name]).hexdigest() for name in FILES}
+        if saved.early:
+            slots = {SLOT + name: array for name, array in saved.early.optimizer.items()}
+            data[EARLY] = save_tensors(saved.early.weights | slots)
+        sums = {name: hashlib.sha256(data[name]).hexdigest() for name in data}
         record = {"run": self.identity, "row": saved.row.to_json(), "sha256": sums}
         files.write_folder(self.folder(saved.row.place), data | {LEVEL: files.seal(record)})
 
     def clean(self) -> None:
-        """Removes what a killed process left half-written. The caller holds the run's lock."""
+        """Removes what a killed process left half-written, and what it had of levels that are finished now; a level
+        that was being trained keeps what it has come to. The caller holds the run's lock."""
         for left in [*self.path.glob(f"*/replicate-*/{TEMPORARY}*"), *self.path.glob(f"{TEMPORARY}*")]:
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        for partial in self.path.glob(f"*/replicate-*/level-*{PARTIAL}"):
+            if files.there(partial.with_name(partial.name.removesuffix(PARTIAL))):
+                partial.unlink()
 
     def rows(self) -> list[Row]:
         """The rows of all finished levels, trunk first, then by branch, replicate, level and draw.
@@ -325,7 +350,10 @@ FORMAT = 1
 
 RECORD, SPEC, TABLE, LEVEL = "run.json", "spec.toml", "levels.csv", "level.json"
 FILES = TICKET, TRAINED, HISTORY = "ticket.safetensors", "trained.safetensors", "history.csv"
-MASK = "mask:"
+EARLY = "early.safetensors"
+MASK, SLOT = "mask:", "optimizer:"
+PARTIAL = ".partial"
+"""How the name of a level ends while it is being trained."""
 
 
 @contextmanager

@@ -5,17 +5,25 @@ operations that they are made of. numba is imported when the first level is trai
 """
 
 from lottery.data import Splits
-from lottery.engines import Report, Trained
+from lottery.engines import NEVER, Checkpoint, Report, Trained
 from lottery.models import Network
 from lottery.spec import Recipe
 from lottery.starts import Start
 
 
-def train(network: Network, data: Splits, start: Start, recipe: Recipe, report: Report) -> Trained:
-    """Trains `start` on data.train, on one thread; see `lottery.engines`."""
+def train(
+    network: Network,
+    data: Splits,
+    start: Start,
+    recipe: Recipe,
+    report: Report,
+    keep: int = 0,
+    checkpoint: Checkpoint = NEVER,
+) -> Trained:
+    """Trains `start` on data.train, on one thread; see `lottery.engines.Train`."""
     from lottery.engines.sparse import training
 
-    return training.train(network, data, start, recipe, report)
+    return training.train(network, data, start, recipe, report, keep, checkpoint)
 
 
 def refuses(network: Network, recipe: Recipe, device: str) -> str:
@@ -24,6 +32,12 @@ def refuses(network: Network, recipe: Recipe, device: str) -> str:
         return f"it runs on a CPU, not on {device}; use --device cpu, or --engine torch"
     if not network.layers:
         return "it trains stacks of linear layers alone; use --engine torch"
+    if recipe.optimizer == "adamw" or recipe.nesterov:
+        return "it knows Adam, SGD and SGD with momentum alone; use --engine torch"
+    if recipe.weight_decay and not recipe.decay_biases:
+        return "it decays weights and biases alike; use recipe.decay_biases, or --engine torch"
+    if recipe.crop_padding or recipe.flip:
+        return "it trains on images as they are, without recipe.crop_padding and recipe.flip; use --engine torch"
     return ""
 
 

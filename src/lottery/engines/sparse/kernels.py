@@ -858,9 +858,9 @@ def fetch(lists, images, as_lists):
 
 
 @jit
-def train(net, tiles, inner, lists, background, order, ends, step, use_adam, rate, momentum, decay, losses):
-    """len(losses) iterations, the first being number step + 1. Batch i is order[ends[i] : ends[i + 1]]; its mean loss
-    before the step goes to losses[i]."""
+def train(net, tiles, inner, lists, background, order, ends, step, use_adam, rates, momentum, decay, losses):
+    """len(losses) iterations, `step` of the optimizer's steps lying behind them. Batch i is order[ends[i] : ends[i + 1]],
+    its learning rate rates[i]; its mean loss before the step goes to losses[i]."""
     before = control()
     set_control(before | np.uint32(FLUSH))
     dense, both = len(tiles.W) > 0, len(inner.W) > 0
@@ -871,7 +871,7 @@ def train(net, tiles, inner, lists, background, order, ends, step, use_adam, rat
         following = order[ends[i + 1] : ends[min(i + 2, len(losses))]]  # none after the last
         fetch(lists, following, dense or not lists.coded)
         lay_out(net, lists, batch)
-        constants = step_constants(use_adam, rate, decay, step + i + 1)
+        constants = step_constants(use_adam, rates[i], decay, step + i + 1)
         loss = 0.0
         if dense:
             tiles_constant(net, tiles, background)

@@ -16,21 +16,24 @@ import numpy as np
 from filelock import FileLock
 
 from lottery.data import Images, Splits, batches
-from lottery.engines import LossNotFinite, Report, Trained, history
-from lottery.engines.optimizers import weight_decays
+from lottery.engines import NEVER, Checkpoint, LossNotFinite, Partial, Report, Trained, history
+from lottery.engines.optimizers import learning_rate, state_slots, weight_decays
 from lottery.engines.sparse import kernels
 from lottery.engines.sparse.kernels import Columns, Groups, Inner, Lists, Net, Pairs, Tiles
 from lottery.engines.sparse.vectors import GROUP, JIT, LANES
-from lottery.masks import Weights
+from lottery.masks import Masks, Weights
 from lottery.models import Network
 from lottery.models.mlp import stack
 from lottery.seeds import stream
 from lottery.spec import Recipe
-from lottery.starts import Start
+from lottery.starts import Moment, Start
 
 TILES_ABOVE = (0.3, 0.45)
 """Density of the first layer, and of the second, from which they are computed by tiles: measured, see
 benchmarks/LOG.md."""
+
+CHUNK = 10_000
+"""Most iterations between two moments at which a checkpoint may be written."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +53,46 @@ class _Stack:
         return (self.masks[0].shape[1], *(len(mask) for mask in self.masks))
 
 
-def _stack(network: Network, start: Start) -> _Stack:
+def _stack(network: Network, weights: Weights, masks: Masks) -> _Stack:
     return _Stack(
-        weights=[start.weights[layer.weight] for layer in network.layers],
-        masks=[start.masks[layer.weight] for layer in network.layers],
-        biases=[start.weights[layer.bias] for layer in network.layers],
+        weights=[weights[layer.weight] for layer in network.layers],
+        masks=[masks[layer.weight] for layer in network.layers],
+        biases=[weights[layer.bias] for layer in network.layers],
     )
 
 
-def train(network: Network, data: Splits, start: Start, recipe: Recipe, report: Report) -> Trained:
-    """Trains `start` on data.train; see `lottery.engines`. On one thread."""
+def train(
+    network: Network,
+    data: Splits,
+    start: Start,
+    recipe: Recipe,
+    report: Report,
+    keep: int = 0,
+    checkpoint: Checkpoint = NEVER,
+) -> Trained:
+    """Trains `start` on data.train; see `lottery.engines.Train`. On one thread."""
     compile_kernels()
     began = time.perf_counter()
     prepared = _prepare(data)
-    whole = _stack(network, start)
+    partial = checkpoint.read() or Partial(
+        Moment(start.first, start.weights, start.optimizer), [], np.zeros(0), seconds=0.0
+    )
+    moment, rows, losses, early = partial.moment, list(partial.rows), partial.losses, partial.early
+    whole = _stack(network, moment.weights, start.masks)
     (decay,) = set(weight_decays(network, recipe).values())  # the kernels know one for all tensors
-    trained = whole if decay else replace(whole, masks=_leading_on(whole.masks))
+    by_gradient_alone = not decay and not start.optimizer
+    trained = replace(whole, masks=_leading_on(whole.masks)) if by_gradient_alone else whole
     batch_size = min(recipe.batch_size, len(data.train.labels))
     tiled = _tiled(trained)
     net, inner = _net(trained, tiled, batch_size), _inner(trained, tiled)
     tiles = _tiles(trained, tiled, batch_size, prepared.train.coded)
     columns = _columns(net, 0 if tiled else trained.sizes[1])
+    slots = dict(zip(state_slots(recipe), ((net.m, net.mb, tiles.M, inner.M), (net.v, net.vb, tiles.V, inner.V))))
+    for slot, arrays in slots.items():
+        if moment.optimizer:
+            dense = {name: moment.optimizer[f"{slot}:{name}"] for name in network.tensors}
+            _scatter(network, dense, trained.masks, arrays)
+    taken = int(moment.optimizer.get("step", 0)) - moment.iteration  # the optimizer's steps, beside the iterations
 
     def arrange(part: Lists, order: np.ndarray) -> Pairs | Groups:
         return _pairs(part, order) if tiled else _groups(part, order, net)
@@ -84,23 +106,47 @@ def train(network: Network, data: Splits, start: Start, recipe: Recipe, report: 
             loss, correct = kernels.evaluate_groups(net, images, prepared.background, columns)
         return loss / len(images.labels), correct / len(images.labels)
 
-    rows, evaluated = [], [arrange(*part) for part in prepared.evaluated]
-    order = batches(start.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, recipe.iterations)
-    for done in range(0, recipe.iterations, recipe.evaluate_every):
-        steps = list(islice(order, min(recipe.evaluate_every, recipe.iterations - done)))
-        losses = np.zeros(len(steps))
+    def weights() -> Weights:
+        return _gather(network, whole, trained.masks, (net.w, net.bias, tiles.W, inner.W))
+
+    def now() -> Moment:
+        nothing = replace(whole, weights=[np.zeros_like(w) for w in whole.weights])
+        optimizer = {"step": np.array(taken + done, np.int64)}
+        for slot, arrays in slots.items():
+            dense = _gather(network, nothing, trained.masks, arrays)
+            optimizer |= {f"{slot}:{name}": array for name, array in dense.items()}
+        return Moment(done, weights(), optimizer)
+
+    def seconds() -> float:
+        return partial.seconds + time.perf_counter() - began
+
+    evaluated = [arrange(*part) for part in prepared.evaluated]
+    done, last, every = moment.iteration, recipe.iterations if start.last is None else start.last, recipe.evaluate_every
+    order = batches(start.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, last, done)
+    while done < last:
+        end = min(done - done % every + every, last, done + CHUNK, keep if done < keep else last)
+        steps = list(islice(order, end - done))
+        losses = np.append(losses, np.zeros(len(steps)))
+        new = losses[len(losses) - len(steps) :]
+        rates = np.array([learning_rate(recipe, iteration) for iteration in range(done + 1, end + 1)])
         images, ends = np.concatenate(steps), np.cumsum([0, *map(len, steps)])
-        what = (net, tiles, inner, prepared.train, prepared.background, images, ends, done)
-        kernels.train(*what, recipe.optimizer == "adam", recipe.learning_rate, recipe.momentum, decay, losses)
-        if (bad := np.flatnonzero(~np.isfinite(losses))).size:
-            raise LossNotFinite(done + 1 + int(bad[0]), float(losses[bad[0]]))
-        scores = [score for part in evaluated for score in evaluate(part)]
-        rows.append((done + len(steps), losses.mean(), *scores))
-        report(done + len(steps), scores[-1])
+        what = (net, tiles, inner, prepared.train, prepared.background, images, ends, taken + done)
+        kernels.train(*what, recipe.optimizer == "adam", rates, recipe.momentum, decay, new)
+        if (bad := np.flatnonzero(~np.isfinite(new))).size:
+            raise LossNotFinite(done + 1 + int(bad[0]), float(new[bad[0]]))
+        done = end
+        if done % every == 0 or done == last:
+            scores = [score for part in evaluated for score in evaluate(part)]
+            rows.append((done, losses.mean(), *scores))
+            losses = np.zeros(0)
+            report(done, scores[-1])
+        if done == keep:
+            early = now()
+        if checkpoint.due() and done < last:
+            checkpoint.write(Partial(now(), rows, losses, seconds(), early))
     as_they_come = np.arange(len(data.train.labels))  # no better order is worth its cost: only once
     train_accuracy = evaluate(arrange(prepared.train, as_they_come))[1]
-    weights = _weights(network, whole, trained.masks, net, tiles, inner)
-    return Trained(weights, history.from_rows(rows), train_accuracy, time.perf_counter() - began, "sparse")
+    return Trained(weights(), history.from_rows(rows), train_accuracy, seconds(), "sparse", early)
 
 
 def must_compile() -> bool:
@@ -124,12 +170,12 @@ def compile_kernels() -> None:
         network = stack((2, 2, 2))
         weights = {name: np.zeros(tensor.shape, np.float32) for name, tensor in network.tensors.items()}
         masks = {name: np.ones((2, 2), bool) for name in network.prunable}
-        small = _stack(network, Start(weights, masks, ()))
+        small = _stack(network, weights, masks)
         net, tiles, inner = _net(small, 0, 1), _tiles(small, 0, 1, True), _inner(small, 0)
         background, none = np.float32(0), np.zeros(0, np.int64)
         nothing = _prepare(Splits(*3 * [Images(np.zeros((0, 2), np.float32), none)]))
         what = (net, tiles, inner, nothing.train, background, none, np.zeros(1, np.int64), 0, True)
-        kernels.train(*what, 0.0, 0.0, 0.0, np.zeros(0))
+        kernels.train(*what, np.zeros(0), 0.0, 0.0, np.zeros(0))
         kernels.evaluate_pairs(net, tiles, inner, _pairs(*nothing.evaluated[0]), background)
         kernels.evaluate_groups(net, _groups(*nothing.evaluated[0], net), background, _columns(net, 2))
 
@@ -431,13 +477,16 @@ def _inner(trained: _Stack, tiled: int) -> Inner:
     )
 
 
-def _weights(
-    network: Network, whole: _Stack, trained: list[np.ndarray], net: Net, tiles: Tiles, inner: Inner
-) -> Weights:
-    """The start's weights, those in the masks `trained` replaced by trained ones: in the dense form that everything
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Where the kernels have the weights, or one of the optimizer's slots for them: in lists, of biases, in the first
+layer's tiles, in the second's."""
+
+
+def _gather(network: Network, whole: _Stack, trained: list[np.ndarray], arrays: Arrays) -> Weights:
+    """What `whole` has, that in the masks `trained` replaced by what the kernels have: in the dense form that everything
     else has."""
-    weights: Weights = {}
-    in_tiles = (tiles.W, inner.W)
+    values, biases, *in_tiles = arrays
+    gathered: Weights = {}
     placed = unit = 0
     for i, (layer, start, kept, mask) in enumerate(
         zip(network.layers, whole.weights, whole.masks, trained, strict=True)
@@ -446,9 +495,23 @@ def _weights(
         if i < len(in_tiles) and len(in_tiles[i]):
             out[mask] = _whole(in_tiles[i], mask.shape)[mask]
         else:
-            out[mask] = net.w[placed : placed + mask.sum()]
+            out[mask] = values[placed : placed + mask.sum()]
             placed += int(mask.sum())
-        weights[layer.weight] = out
-        weights[layer.bias] = net.bias[unit : unit + len(mask)].copy()
+        gathered[layer.weight] = out
+        gathered[layer.bias] = biases[unit : unit + len(mask)].copy()
         unit += len(mask)
-    return weights
+    return gathered
+
+
+def _scatter(network: Network, tensors: Weights, trained: list[np.ndarray], arrays: Arrays) -> None:
+    """The inverse of `_gather`: gives the kernels what is in the masks `trained`."""
+    values, biases, *in_tiles = arrays
+    placed = unit = 0
+    for i, (layer, mask) in enumerate(zip(network.layers, trained, strict=True)):
+        if i < len(in_tiles) and len(in_tiles[i]):
+            in_tiles[i][:] = _cut(np.where(mask, tensors[layer.weight], np.float32(0)), *in_tiles[i].shape[:2])
+        else:
+            values[placed : placed + mask.sum()] = tensors[layer.weight][mask]
+            placed += int(mask.sum())
+        biases[unit : unit + len(mask)] = tensors[layer.bias]
+        unit += len(mask)
