@@ -5,13 +5,14 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lottery.data.images import Dataset
 from lottery.errors import LotteryError
+from lottery.files import read_bytes
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -34,6 +35,46 @@ def folders(name: str, data_dir: Path | None) -> Iterator[Path]:
     import pooch  # 0.1 s, which those who have the files need not wait
 
     yield Path(pooch.os_cache("lottery")) / name
+
+
+def find(
+    dataset: Dataset,
+    files: Sequence[str],
+    data_dir: Path | None,
+    decode: Callable[[bytes, str], Decoded],
+    limit: int,
+) -> Decoded:
+    """The first of the files that is in one of the folders, decoded; if none is, the first file from a mirror.
+
+    Args:
+        dataset: whose files they are.
+        files: names of files that hold the same, the preferred one first.
+        data_dir: the user's folder of data sets.
+        decode: from a file's bytes and name to its contents; raises LotteryError for what was not published.
+        limit: bytes of the largest: nothing longer is looked at.
+
+    Raises:
+        LotteryError: for a file that is damaged, which is never passed over, and if there is none: see `download`.
+    """
+    searched = []
+    for folder in folders(dataset.name, data_dir):
+        for file in files:
+            if os.path.exists(folder / file):
+                place = f"{dataset.mirrors[0]}{files[0]}"
+                remedy = f"replace it with {place}, or delete it to use the next place or mirror"
+                return read(folder / file, decode, limit, remedy)
+        searched.append(folder)
+    return download(dataset, files[0], searched, lambda stored: decode(stored, files[0]), limit)
+
+
+def read(path: Path, decode: Callable[[bytes, str], Decoded], limit: int, remedy: str) -> Decoded:
+    """A file of at most `limit` bytes, decoded as in `find`. Raises LotteryError that names it and ends with `remedy`."""
+    try:
+        return decode(read_bytes(path, limit), path.name)
+    except OSError as error:
+        raise LotteryError(f"{path}: cannot be read ({error.strerror}): {remedy}") from None
+    except LotteryError as error:
+        raise LotteryError(f"{path}: {error}: {remedy}") from None
 
 
 def download(

@@ -3,7 +3,6 @@ big-endian int32, then the values as uint8. Files are found or downloaded by `lo
 """
 
 import math
-import os
 import zlib
 from collections.abc import Mapping
 from functools import partial
@@ -11,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lottery.data.fetch import download, folders, verify
+from lottery.data.fetch import find, read, verify
 from lottery.data.images import Dataset, Raw
 from lottery.errors import LotteryError
-from lottery.files import gunzip, read_bytes
+from lottery.files import gunzip
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
@@ -30,12 +29,7 @@ def read_idx(
     read-only: it is the file's bytes, not copied. Raises LotteryError, naming the file and ending with `remedy`, for
     anything else in it.
     """
-    try:
-        return _decode(read_bytes(path, largest(shape)), path.name, shape, sha256 or {})
-    except OSError as error:
-        raise LotteryError(f"{path}: cannot be read ({error.strerror}): {remedy}") from None
-    except LotteryError as error:
-        raise LotteryError(f"{path}: {error}: {remedy}") from None
+    return read(path, partial(_decode, shape=shape, sha256=sha256 or {}), largest(shape), remedy)
 
 
 def largest(shape: tuple[int, ...]) -> int:
@@ -87,22 +81,12 @@ def read_idx_files(dataset: Dataset, data_dir: Path | None) -> Raw:
     arrays: dict[str, np.ndarray] = {}
     sha256: dict[str, str] = {}
     for file, shape in files.items():
-        arrays[file], sha256[file] = _find(dataset, file, shape, data_dir)
+        files = (f"{file}.gz", file)  # the archive first: it always has a checksum
+        decode = partial(_decode, shape=shape, sha256=dataset.sha256)
+        arrays[file], sha256[file] = find(dataset, files, data_dir, decode, largest(shape))
     for file in (TRAIN_LABELS, TEST_LABELS):  # matters where contents have no published checksum
         if (highest := int(arrays[file].max(initial=0))) >= dataset.classes:
             raise LotteryError(
                 f"{dataset.name}: {file}: expected labels below {dataset.classes}, found {highest}: replace it"
             )
     return Raw(dataset, arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS], arrays[TEST_IMAGES], arrays[TEST_LABELS], sha256)
-
-
-def _find(dataset: Dataset, file: str, shape: tuple[int, ...], data_dir: Path | None) -> tuple[np.ndarray, str]:
-    searched = []
-    for folder in folders(dataset.name, data_dir):
-        for path in (folder / f"{file}.gz", folder / file):  # the archive first: it always has a checksum
-            if os.path.exists(path):
-                remedy = f"replace it with {dataset.mirrors[0]}{file}.gz, or delete it to use the next place or mirror"
-                return read_idx(path, shape, dataset.sha256, remedy)
-        searched.append(folder)
-    decode = partial(_decode, name=f"{file}.gz", shape=shape, sha256=dataset.sha256)
-    return download(dataset, f"{file}.gz", searched, decode, largest(shape))

@@ -1,11 +1,13 @@
 """What a data set is: its images as published, scaled, and split.
 
-Array axes: n images, h rows, w columns; features = h · w.
+Array axes: n images, c channels, h rows, w columns. An image's shape is (h, w) where it is grey and (c, h, w) where it
+has colours; its features are its pixels in that order, h · w or c · h · w of them.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ class Images:
     """One part of a data set, ready to train on."""
 
     images: np.ndarray
-    """float32 [n, features], C-contiguous, scaled."""
+    """float32 [n, features], C-contiguous, scaled; features in the order of the data set's shape."""
     labels: np.ndarray
     """int64 [n], in [0, classes)."""
 
@@ -31,6 +33,9 @@ class Splits:
     validation: Images
     """May have no images."""
     test: Images
+    black: np.ndarray = field(default_factory=lambda: np.zeros((), np.float32))
+    """What a black image (of zeros alone) is under the same scaling, which crops are padded with: float32 [features],
+    or one number for all features, as 0 where nothing was scaled."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,26 @@ class Raw:
 
     dataset: "Dataset"
     train_images: np.ndarray
-    """uint8 [n, h, w]."""
+    """uint8 [n, *shape]."""
     train_labels: np.ndarray
     """uint8 [n]."""
     test_images: np.ndarray
-    """uint8 [n, h, w]."""
+    """uint8 [n, *shape]."""
     test_labels: np.ndarray
     """uint8 [n]."""
     sha256: dict[str, str]
-    """What it came from: file without .gz -> SHA-256 of its uncompressed bytes (mnist-5k: of the arrays' bytes)."""
+    """What a run is bound to. Of IDX files: name without .gz -> SHA-256 of the uncompressed bytes. Of all others: what
+    an array holds -> SHA-256 of its bytes, which are the same from whatever archive."""
+
+
+def bind(dataset: "Dataset", *arrays: np.ndarray) -> Raw:
+    """The data set of those training images, training labels, test images and test labels, bound to the arrays'
+    checksums: `Raw` says what each must be."""
+    names = ("train images", "train labels", "test images", "test labels")
+    contiguous = [np.ascontiguousarray(array) for array in arrays]
+    sha256 = {name: hashlib.sha256(array.data).hexdigest() for name, array in zip(names, contiguous, strict=True)}
+    train_images, train_labels, test_images, test_labels = contiguous
+    return Raw(dataset, train_images, train_labels, test_images, test_labels, sha256)
 
 
 @dataclass(frozen=True)
@@ -57,21 +73,21 @@ class Dataset:
     name: str
     read: "Callable[[Dataset, Path | None], Raw]"
     """From this row and the user's data folder to the data; raises LotteryError."""
-    mean: float
-    """Mean of the training pixels in [0, 1]."""
-    std: float
-    """Their standard deviation."""
+    mean: float | tuple[float, ...]
+    """Mean of the training pixels in [0, 1]; of images with colours one for each channel."""
+    std: float | tuple[float, ...]
+    """Their standard deviation, likewise."""
     sha256: Mapping[str, str]
     """File -> SHA-256. A name without .gz has that of the uncompressed bytes, which outlive recompression; a name
-    with .gz that of the archive, where no other is published."""
+    with .gz that of the archive, where no other is known."""
     mirrors: tuple[str, ...] = ()
-    """Addresses of folders with the gzipped files, tried in turn."""
+    """Addresses of folders with the archives, tried in turn."""
     train: int = 60_000
     """Training images."""
     test: int = 10_000
     """Test images."""
-    shape: tuple[int, int] = (28, 28)
-    """h, w."""
+    shape: tuple[int, ...] = (28, 28)
+    """Of one image: (h, w) if it is grey, (c, h, w) if it has colours."""
     classes: int = 10
 
 
@@ -90,9 +106,13 @@ def split(raw: Raw, scaling: str, validation: int, rng: np.random.Generator) -> 
             f"hold out 0 to {count - 1} of them"
         )
 
+    features = math.prod(raw.train_images.shape[1:])
+
+    def scale(images: np.ndarray) -> np.ndarray:
+        return SCALINGS[scaling](images.reshape(len(images), features), raw.dataset)
+
     def part(images: np.ndarray, labels: np.ndarray) -> Images:
-        scaled = SCALINGS[scaling](images.reshape(len(images), math.prod(images.shape[1:])), raw.dataset)
-        return Images(scaled, labels.astype(np.int64))
+        return Images(scale(images), labels.astype(np.int64))
 
     order = rng.permutation(count)
     held, kept = np.sort(order[:validation]), np.sort(order[validation:])
@@ -100,18 +120,21 @@ def split(raw: Raw, scaling: str, validation: int, rng: np.random.Generator) -> 
         train=part(raw.train_images[kept], raw.train_labels[kept]),
         validation=part(raw.train_images[held], raw.train_labels[held]),
         test=part(raw.test_images, raw.test_labels),
+        black=scale(np.zeros((1, features), np.uint8))[0],
     )
 
 
 def standardize(images: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """(x / 255 - mean) / std in float32, from uint8 [n, features] to float32 of that shape.
+    """(x / 255 - mean) / std in float32, from uint8 [n, features] to float32 of that shape; each channel by its own
+    mean and standard deviation.
 
     Three correctly rounded operations in this order and never fused, so every machine gets the same bits, and a
-    pixel's value alone decides its image: all zeros map to one constant.
+    pixel's value and channel alone decide its image: all zeros of a channel map to one constant.
     """
     scaled: np.ndarray = np.divide(images, 255, dtype=np.float32)
-    scaled -= np.float32(dataset.mean)
-    scaled /= np.float32(dataset.std)
+    for operation, of_channels in ((np.subtract, dataset.mean), (np.divide, dataset.std)):
+        of_features = np.repeat(np.asarray(of_channels, np.float32), images.shape[1] // np.size(of_channels))
+        operation(scaled, of_features, out=scaled)
     return scaled
 
 
