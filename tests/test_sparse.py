@@ -225,7 +225,7 @@ def test_subnormal_numbers_are_flushed() -> None:
     images = Images(np.zeros((16, 30), np.float32), np.zeros(16, np.int64))
     data = Splits(images, images, images)
     for tiled in (0, 1, 2):
-        whole = training._stack(NETWORK, begin)
+        whole = training._stack(NETWORK, begin.weights, begin.masks)
         net, tiles = training._net(whole, tiled, 16), training._tiles(whole, tiled, 16, coded=True)
         inner = training._inner(whole, tiled)
         for moments in (net.m, net.v, net.mb, tiles.M, tiles.V, inner.M, inner.V):
@@ -235,7 +235,7 @@ def test_subnormal_numbers_are_flushed() -> None:
         ends = np.arange(iterations + 1) * 16
         lists = training._prepare(data).train
         what = (net, tiles, inner, lists, np.float32(0), order, ends, 0)
-        kernels.train(*what, True, 1e-3, 0.0, 0.0, np.zeros(iterations))
+        kernels.train(*what, True, np.full(iterations, 1e-3), 0.0, 0.0, np.zeros(iterations))
         for moments in (net.m, net.v, net.mb, tiles.M, tiles.V, inner.M, inner.V):
             assert not ((moments != 0) & (np.abs(moments) < np.finfo(np.float32).tiny)).any()
         assert not net.m[: NETWORK.sizes[1]].any()
@@ -289,8 +289,8 @@ def test_weights_that_lead_to_a_dead_end(recipe: str) -> None:
 
 def test_four_sums_are_each_to_the_bit_what_one_is() -> None:
     """Where a weight's gradient is computed, alone or with three others, changes nothing."""
-    rng = np.random.default_rng(0)
-    net = training._net(training._stack(NETWORK, start(0.4)), 0, 16)
+    rng, begin = np.random.default_rng(0), start(0.4)
+    net = training._net(training._stack(NETWORK, begin.weights, begin.masks), 0, 16)
     for array in (net.A, net.D):
         array[:] = rng.standard_normal(array.size)
     kernels.gradients(net, False)

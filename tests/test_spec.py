@@ -67,7 +67,7 @@ def test_what_changes_a_result_changes_the_name_and_nothing_else_does() -> None:
         ("[recipe]\nweight_decay = -0.1", "recipe.weight_decay = -0.1"),
         ("[recipe]\nmomentum = 0.9", "only sgd has momentum"),
         ('[recipe]\noptimizer = "sgd"\nmomentum = 1', "recipe.momentum = 1.0"),
-        ('[recipe]\noptimizer = "adamw"', "use adam or sgd"),
+        ('[recipe]\noptimizer = "lion"', "use adam, adamw or sgd"),
         ("[recipe]\nlearning_rte = 1", "learning_rte"),
         ("[pruning]\nrate = 1.1", "pruning.rate = 1.1: must be in"),
         ("[pruning.layer_rates]\nfc1 = -0.1", "pruning.layer_rates"),
@@ -94,7 +94,7 @@ def test_what_changes_a_result_changes_the_name_and_nothing_else_does() -> None:
         ("levels = 0x" + "f" * 5000, "levels = (a int that cannot be shown): must be 0"),
         ("levels = " + "[" * 5000, "a.toml: lists or tables hundreds deep"),
         ("a." * 20_000 + "a = 1", "40,005 characters are no spec"),
-        ("levelz = 3", "unknown setting 'levelz': choose from data, model, recipe, pruning, start, branches, levels"),
+        ("levelz = 3", "unknown setting 'levelz': choose from data, model, recipe, pruning, start, rewind_to, "),
         (
             "[recipe]\nlearning_rte = 1",
             "unknown setting 'recipe.learning_rte': choose from recipe.optimizer, recipe.lea",

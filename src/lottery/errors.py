@@ -68,7 +68,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, str) and len(value) <= LONGEST
     if kind is Path:
         return isinstance(value, str | os.PathLike) and "\0" not in os.fsdecode(value)
-    if kind in (int, float, int | str) and isinstance(value, bool):  # Python's True is an int: `levels = true` would be one level
+    if kind in (int, float, int | str) and isinstance(value, bool):  # an int to Python: true would be one level
         return False
     if kind is float:  # NaN compares with nothing
         return isinstance(value, int | float) and abs(value) <= sys.float_info.max

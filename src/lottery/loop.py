@@ -9,7 +9,7 @@ import numpy as np
 from lottery.errors import LotteryError
 from lottery.masks import Masks, Weights, check_applied
 from lottery.seeds import Key
-from lottery.starts import Fresh, Moment, Rewinding, Start, Trunk, no_fresh, rewind
+from lottery.starts import TO_START, Fresh, Moment, Rewinding, Start, Trunk, no_fresh, rewind
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def levels(
     key: Key = (),
     fresh: Fresh = no_fresh,
     early: Callable[[], Moment | None] = lambda: None,
-    rewinding: Rewinding = Rewinding(),
+    rewinding: Rewinding = TO_START,
 ) -> Iterator[Level]:
     """Iterative magnitude pruning (Frankle & Carbin 2019, Section 1): level 0 is dense, then `count` times prune and
     start again.

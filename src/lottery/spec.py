@@ -119,7 +119,7 @@ class Recipe:
     """Step size; where it follows a schedule, the highest."""
 
     schedule: str = "constant"
-    """How the learning rate goes on: constant, milestones (times gamma after each), or cosine (down to 0 at the end)."""
+    """How the learning rate goes on: constant, milestones (times gamma after each), or cosine (to 0 at the end)."""
 
     milestones: tuple[int, ...] = ()
     """Iterations after which the learning rate is multiplied by gamma, in order; for schedule milestones."""
@@ -144,7 +144,7 @@ class Recipe:
     """Biases and the gains of norms decay too; without it, only what has two axes or more."""
 
     crop_padding: int = 0
-    """Pixels of black around a training image, of which a crop of its own size is drawn in each iteration; 0 for none."""
+    """Pixels of black around a training image, of which each iteration draws a crop of its own size; 0 for none."""
 
     flip: bool = False
     """Mirror half of the training images, drawn in each iteration."""
@@ -241,7 +241,7 @@ class Spec:
     recipe.iterations."""
 
     optimizer_state: str = "fresh"
-    """What a rewound level's optimizer begins with: fresh (nothing), or saved (what the dense run's had at rewind_to)."""
+    """What a rewound level's optimizer begins with: fresh (nothing), or saved (what the dense run's had then)."""
 
     data_order: str = "level"
     """In which order a level sees its batches: level (its own), or dense (that of the dense run)."""
@@ -263,7 +263,6 @@ class Spec:
         _check_types(self)
         if isinstance(self.rewind_to, str):  # so that 2% and the iterations that it is are one experiment
             object.__setattr__(self, "rewind_to", _share(self.rewind_to, self.recipe))
-        self._check_rewinding()
         remedy = f"must be 0 (the dense network alone) or more, at most {LEVELS:,}"
         _require(0 <= self.levels <= LEVELS, "levels", self.levels, remedy)
         _within(1, self.replicates, REPLICATES, "replicates")
@@ -279,6 +278,7 @@ class Spec:
         trained = self.replicates * (self.levels + 1 + self.levels * sum(self.draws.values()))
         remedy = f"with these levels and branches that is {trained:,} networks to train, at most {TRAINED:,}"
         _require(trained <= TRAINED, "replicates", self.replicates, remedy)
+        self._check_rewinding()
 
     def _check_rewinding(self) -> None:
         last, k = self.recipe.iterations, self.rewound

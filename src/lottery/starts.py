@@ -81,6 +81,9 @@ class Rewinding:
     """All levels see their batches in the dense run's order."""
 
 
+TO_START = Rewinding()
+
+
 @dataclass(frozen=True)
 class Trunk:
     """What a start rule may use: the state of the level loop before a level is trained."""
@@ -102,7 +105,7 @@ class Trunk:
     """Which of a branch's draws: rules that draw at random draw anew for each."""
     early: Moment | None = None
     """The dense run at iteration k; None for k = 0, which is θ₀."""
-    rewinding: Rewinding = Rewinding()
+    rewinding: Rewinding = TO_START
 
     @property
     def point(self) -> Moment:

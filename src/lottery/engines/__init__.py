@@ -5,8 +5,8 @@ All compute the same function. An engine is a module with
     train(network, data, start, recipe, report, keep=0, checkpoint=NEVER) -> Trained
     refuses(network, recipe, device) -> str         why it can't train that, or "" if it can
 
-and a row in ENGINES. One that runs on several devices takes `device` too. All that an iteration depends on is the moment
-before it and its number, so a run can begin anywhere, and end in the same bits however often it was interrupted.
+and a row in ENGINES. One that runs on several devices takes `device` too. All that an iteration depends on is the
+moment before it and its number, so a run can begin anywhere, and ends in the same bits however often it is interrupted.
 """
 
 import ctypes

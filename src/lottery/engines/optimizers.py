@@ -39,7 +39,7 @@ def learning_rate(recipe: Recipe, iteration: int) -> float:
 
 
 def weight_decays(network: Network, recipe: Recipe) -> dict[str, float]:
-    """Parameter -> its weight decay: the recipe's; 0 for biases and the gains of norms, which have one axis, where these
+    """Parameter -> its weight decay: the recipe's; 0 for biases and the gains of norms, which have one axis, where they
     are spared."""
     return {
         name: recipe.weight_decay if recipe.decay_biases or len(tensor.shape) > 1 else 0.0

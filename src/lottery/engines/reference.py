@@ -57,7 +57,8 @@ def train(
                 weights[name] *= 1 - rate * decays[name]
             else:
                 gradient = gradient + decays[name] * weights[name]
-            step(weights[name], *slots[name], gradient, taken + iteration, rate, recipe)
+            m, v = slots[name]
+            step(weights[name], m, v, gradient, taken + iteration, rate, recipe)
         if iteration % recipe.evaluate_every == 0 or iteration == last:
             found = (*evaluate(weights, data.validation, layers), *evaluate(weights, data.test, layers))
             rows.append((iteration, float(np.mean(losses)), *found))

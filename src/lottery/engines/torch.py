@@ -7,6 +7,7 @@ their decay too, are 0: the update itself leaves them at exactly 0, for Adam and
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -180,8 +181,7 @@ def _optimizer(tensors: Mapping[str, Tensor], decays: Mapping[str, float], recip
     ]
     rate = recipe.learning_rate
     if recipe.optimizer == "sgd":
-        momentum = dict(momentum=recipe.momentum, nesterov=recipe.nesterov)
-        return torch.optim.SGD(groups, lr=rate, **momentum, fused=True)
+        return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=rate, betas=(BETA1, BETA2), eps=EPSILON, fused=True)
 
@@ -191,7 +191,7 @@ class _Crops:
 
     def __init__(self, order: Key, recipe: Recipe, black: np.ndarray, shape: tuple[int, ...], device: str):
         self.order, self.padding, self.flip = order, recipe.crop_padding, recipe.flip
-        self.black = torch.from_numpy(black).to(device).reshape(-1, *shape[-2:])
+        self.black = torch.from_numpy(np.broadcast_to(black, prod(shape)).copy()).to(device).reshape(-1, *shape[-2:])
 
     def __call__(self, images: Tensor, iteration: int) -> Tensor:
         if not (self.padding or self.flip):

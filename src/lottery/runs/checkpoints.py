@@ -63,7 +63,9 @@ class LevelCheckpoint:
     def write(self, partial: Partial) -> None:
         """Keeps that, in place of what was kept before."""
         if not files.there(self.run.path / RECORD):
-            raise LotteryError(f"{self.run.path} was deleted or moved while it was worked on: run again to make it anew")
+            raise LotteryError(
+                f"{self.run.path} was deleted or moved while it was worked on: run again to make it anew"
+            )
         tensors = {"rows": np.array(partial.rows, float).reshape(-1, len(COLUMNS)), "losses": partial.losses}
         tensors |= _arrays(partial.moment, "") | (_arrays(partial.early, "early/") if partial.early else {})
         record = {

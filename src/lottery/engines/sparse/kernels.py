@@ -859,8 +859,8 @@ def fetch(lists, images, as_lists):
 
 @jit
 def train(net, tiles, inner, lists, background, order, ends, step, use_adam, rates, momentum, decay, losses):
-    """len(losses) iterations, `step` of the optimizer's steps lying behind them. Batch i is order[ends[i] : ends[i + 1]],
-    its learning rate rates[i]; its mean loss before the step goes to losses[i]."""
+    """len(losses) iterations, behind which are `step` of the optimizer's steps. Batch i is
+    order[ends[i] : ends[i + 1]], its learning rate rates[i]; its mean loss before the step goes to losses[i]."""
     before = control()
     set_control(before | np.uint32(FLUSH))
     dense, both = len(tiles.W) > 0, len(inner.W) > 0

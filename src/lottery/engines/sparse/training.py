@@ -87,7 +87,8 @@ def train(
     net, inner = _net(trained, tiled, batch_size), _inner(trained, tiled)
     tiles = _tiles(trained, tiled, batch_size, prepared.train.coded)
     columns = _columns(net, 0 if tiled else trained.sizes[1])
-    slots = dict(zip(state_slots(recipe), ((net.m, net.mb, tiles.M, inner.M), (net.v, net.vb, tiles.V, inner.V))))
+    of_slots = (net.m, net.mb, tiles.M, inner.M), (net.v, net.vb, tiles.V, inner.V)
+    slots = dict(zip(state_slots(recipe), of_slots, strict=False))
     for slot, arrays in slots.items():
         if moment.optimizer:
             dense = {name: moment.optimizer[f"{slot}:{name}"] for name in network.tensors}
@@ -173,7 +174,8 @@ def compile_kernels() -> None:
         small = _stack(network, weights, masks)
         net, tiles, inner = _net(small, 0, 1), _tiles(small, 0, 1, True), _inner(small, 0)
         background, none = np.float32(0), np.zeros(0, np.int64)
-        nothing = _prepare(Splits(*3 * [Images(np.zeros((0, 2), np.float32), none)]))
+        empty = Images(np.zeros((0, 2), np.float32), none)
+        nothing = _prepare(Splits(empty, empty, empty))
         what = (net, tiles, inner, nothing.train, background, none, np.zeros(1, np.int64), 0, True)
         kernels.train(*what, np.zeros(0), 0.0, 0.0, np.zeros(0))
         kernels.evaluate_pairs(net, tiles, inner, _pairs(*nothing.evaluated[0]), background)
@@ -483,8 +485,8 @@ layer's tiles, in the second's."""
 
 
 def _gather(network: Network, whole: _Stack, trained: list[np.ndarray], arrays: Arrays) -> Weights:
-    """What `whole` has, that in the masks `trained` replaced by what the kernels have: in the dense form that everything
-    else has."""
+    """What `whole` has, in the masks `trained` replaced by what the kernels have: in the dense form that all else
+    has."""
     values, biases, *in_tiles = arrays
     gathered: Weights = {}
     placed = unit = 0
