@@ -50,8 +50,9 @@ class Digits:
     """A data set of uint8 images that makes a float tensor of one at a time, as torchvision's transforms do."""
 
     def __init__(self, part: Images):
-        self.known = DATASETS["mnist"]
-        pixels = (part.images * self.known.std + self.known.mean) * 255
+        known = DATASETS["mnist"]
+        self.mean, self.std = np.asarray(known.mean).item(), np.asarray(known.std).item()  # of its one channel
+        pixels = (part.images * self.std + self.mean) * 255
         self.images, self.labels = np.rint(pixels).astype(np.uint8), part.labels
 
     def __len__(self) -> int:
@@ -61,7 +62,7 @@ class Digits:
         import torch
 
         image = torch.from_numpy(self.images[i]).to(torch.float32).div(255)
-        return image.sub(self.known.mean).div(self.known.std), int(self.labels[i])
+        return image.sub(self.mean).div(self.std), int(self.labels[i])
 
 
 def dataloader() -> Train:

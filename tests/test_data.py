@@ -93,6 +93,7 @@ def test_the_registry_is_consistent() -> None:
         assert row.name == name
         assert row.read.__name__ != "read_idx_files" or (row.mirrors and len(row.sha256) == 4)
         assert all(mirror.endswith("/") for mirror in row.mirrors)
+        assert np.size(row.mean) == np.size(row.std) == (1 if len(row.shape) == 2 else row.shape[0])
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_the_registry_is_consistent() -> None:
         ("mnist-5k", 0.1307, 0.3081),
         ("fashion-mnist", 0.2860, 0.3530),
         ("kmnist", 0.1918, 0.3483),
-    ],
+    ],  # of images with colours: test_colour.py
 )
 def test_pixels_are_standardized_by_the_published_mean_and_deviation(name: str, mean: float, std: float) -> None:
     scaled = standardize(np.array([[0, 255]], np.uint8), DATASETS[name])
@@ -539,11 +540,13 @@ FIRST = standardize(np.arange(256, dtype=np.uint8)[:, None], DATASETS["mnist"])[
 @pytest.mark.parametrize("dataset", DATASETS.values(), ids=DATASETS)
 def test_standardize(dataset: Dataset) -> None:
     pixels = np.arange(256, dtype=np.uint8)
-    scaled = standardize(np.tile(pixels, (5, 1)), dataset)
-    mean, std = np.float32(dataset.mean), np.float32(dataset.std)
-    by_hand = [float((np.float32(p) / np.float32(255) - mean) / std) for p in pixels]
-    assert scaled.tolist() == [by_hand] * 5  # bit for bit, each value the same everywhere
-    np.testing.assert_allclose(scaled[0], (pixels / 255 - dataset.mean) / dataset.std, rtol=1e-5, atol=1e-6)
+    means, stds = (x if isinstance(x, tuple) else (x,) for x in (dataset.mean, dataset.std))
+    scaled = standardize(np.tile(pixels, (5, len(means))), dataset)
+    channels = zip(np.split(scaled, len(means), axis=1), map(np.float32, means), map(np.float32, stds), strict=True)
+    for channel, mean, std in channels:
+        by_hand = [float((np.float32(p) / np.float32(255) - mean) / std) for p in pixels]
+        assert channel.tolist() == [by_hand] * 5  # bit for bit, each value the same everywhere
+        np.testing.assert_allclose(channel[0], (pixels / 255 - mean) / std, rtol=1e-5, atol=1e-6)
 
 
 def test_unit_and_l2() -> None:

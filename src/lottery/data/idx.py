@@ -81,9 +81,9 @@ def read_idx_files(dataset: Dataset, data_dir: Path | None) -> Raw:
     arrays: dict[str, np.ndarray] = {}
     sha256: dict[str, str] = {}
     for file, shape in files.items():
-        files = (f"{file}.gz", file)  # the archive first: it always has a checksum
+        names = (f"{file}.gz", file)  # the archive first: it always has a checksum
         decode = partial(_decode, shape=shape, sha256=dataset.sha256)
-        arrays[file], sha256[file] = find(dataset, files, data_dir, decode, largest(shape))
+        arrays[file], sha256[file] = find(dataset, names, data_dir, decode, largest(shape))
     for file in (TRAIN_LABELS, TEST_LABELS):  # matters where contents have no published checksum
         if (highest := int(arrays[file].max(initial=0))) >= dataset.classes:
             raise LotteryError(

@@ -33,7 +33,7 @@ class Splits:
     validation: Images
     """May have no images."""
     test: Images
-    black: np.ndarray = field(default_factory=lambda: np.zeros((), np.float32))
+    black: np.ndarray = field(default_factory=lambda: np.zeros((), np.float32), kw_only=True)
     """What a black image (of zeros alone) is under the same scaling, which crops are padded with: float32 [features],
     or one number for all features, as 0 where nothing was scaled."""
 
