@@ -88,14 +88,19 @@ class Model:
     """The network and how its weights are first drawn."""
 
     name: str = "lenet-300-100"
-    """Architecture: lenet-300-100, or mlp with hidden sizes of your own."""
+    """Architecture: lenet-300-100, mlp (with hidden sizes of your own), lenet-5, conv-2, conv-4, conv-6, resnet-8 to
+    resnet-110 (6n + 2 layers), or vgg-11, vgg-13, vgg-16, vgg-19 (the last two families with batch norm)."""
 
     hidden: tuple[int, ...] = ()
     """Sizes of an mlp's hidden layers, in order; empty for a named architecture."""
 
+    width: int = 0
+    """Channels of the first stage of a ResNet or VGG, the later stages in proportion; 0 for the architecture's own (16
+    and 64)."""
+
     init: str = "glorot_normal"
-    """Initial weights: glorot_normal (Gaussian, variance 2 / (fan_in + fan_out)), or gaussian (of standard deviation
-    model.std in every layer); biases start at zero."""
+    """Initial weights: glorot_normal (Gaussian, variance 2 / (fan_in + fan_out)), kaiming_normal (Gaussian, variance
+    2 / fan_in), or gaussian (of standard deviation model.std in every layer); biases start at zero."""
 
     std: float = 0.1
     """Standard deviation of gaussian initial weights."""
@@ -104,6 +109,8 @@ class Model:
         _check_types(self, "model.")
         remedy = f"every layer needs at least 1 unit, and has at most {UNITS:,}"
         _require(all(1 <= n <= UNITS for n in self.hidden), "model.hidden", self.hidden, remedy)
+        remedy = f"must be 0 (the architecture's own) or more channels, at most {UNITS:,}"
+        _require(0 <= self.width <= UNITS, "model.width", self.width, remedy)
         _require(self.std > 0, "model.std", self.std, "must be above 0 and finite")
         if self.init != "gaussian":
             _require(self.std == Model.std, "model.std", self.std, "only gaussian has it: use model.init gaussian")

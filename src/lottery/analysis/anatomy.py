@@ -137,7 +137,7 @@ def histogram(values: np.ndarray) -> Histogram:
 
 def _pixels(network: Network, masks: Sequence[np.ndarray]) -> np.ndarray | None:
     """Connections of each input; None unless the first layer reads the pixels of one channel."""
-    if not network.layers or len(network.inputs) != 2:
+    if not network.linear or len(network.inputs) != 2:
         return None
     mean: np.ndarray = np.mean([mask.sum(axis=0) for mask in masks], axis=0).reshape(network.inputs)
     return mean

@@ -12,11 +12,11 @@ from lottery.data import Images, Splits, batches
 from lottery.engines import NEVER, Checkpoint, LossNotFinite, Report, Trained, history
 from lottery.engines.optimizers import BETA1, BETA2, EPSILON, learning_rate, state_slots, weight_decays
 from lottery.masks import Weights
-from lottery.models import Linear, Network
+from lottery.models import Layer, Network
 from lottery.spec import Recipe
 from lottery.starts import Moment, Start
 
-Layers = tuple[Linear, ...]
+Layers = tuple[Layer, ...]
 
 
 def train(
@@ -29,6 +29,7 @@ def train(
     checkpoint: Checkpoint = NEVER,
 ) -> Trained:
     """Trains `start` on data.train; see `lottery.engines.Train`. Returns float64 weights; keeps no checkpoint."""
+    assert network.linear, "the twin computes stacks of linear layers alone"
     began = time.perf_counter()
     layers = network.layers
     weights = {name: w.astype(np.float64) for name, w in start.weights.items()}

@@ -5,16 +5,27 @@ row in `initial.INITS`. Nothing here imports torch before a module is built.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from lottery.errors import LotteryError, known
+from lottery.models.conv import conv, lenet_5
 from lottery.models.initial import INITS, initial_weights
-from lottery.models.layout import Linear, Network, Tensor
+from lottery.models.layout import Layer, Network, Tensor
 from lottery.models.mlp import lenet_300_100, mlp
+from lottery.models.resnet import resnet
+from lottery.models.vgg import vgg
 from lottery.spec import Model
 
-__all__ = ["INITS", "MODELS", "Linear", "Network", "Tensor", "initial_weights", "network"]
+__all__ = ["INITS", "MODELS", "Layer", "Network", "Tensor", "initial_weights", "network"]
 
-MODELS: dict[str, Callable[[Model, tuple[int, ...], int], Network]] = {"lenet-300-100": lenet_300_100, "mlp": mlp}
+MODELS: dict[str, Callable[[Model, tuple[int, ...], int], Network]] = {
+    "lenet-300-100": lenet_300_100,
+    "mlp": mlp,
+    "lenet-5": lenet_5,
+    **{f"conv-{depth}": partial(conv, depth) for depth in (2, 4, 6)},
+    **{f"resnet-{depth}": partial(resnet, depth) for depth in range(8, 111, 6)},
+    **{f"vgg-{depth}": partial(vgg, depth) for depth in (11, 13, 16, 19)},
+}
 """Name -> function from the spec's model, shape of an example, number of classes to the network."""
 
 
@@ -23,13 +34,25 @@ WEIGHTS = 100_000_000
 
 
 def network(model: Model, inputs: tuple[int, ...], classes: int) -> Network:
-    """The network that a spec names, for examples of that shape. Raises LotteryError for an unknown model, or one too
-    large."""
+    """The network that a spec names, for examples of that shape.
+
+    Args:
+        model: which one, and its settings.
+        inputs: shape of one example: h, w of a grey image, or c, h, w.
+        classes: units of the output layer.
+
+    Raises:
+        LotteryError: for an unknown model, a setting that it has no use for, examples that don't fit, or too many
+            weights.
+    """
     if model.name not in MODELS:
         raise LotteryError(known("model", model.name, MODELS))
     described = MODELS[model.name](model, inputs, classes)  # shapes alone: no weight is drawn yet
     if described.weights > WEIGHTS:
+        setting = f"model.width = {model.width}" if model.width else f"model.hidden = {list(model.hidden)}"
+        raise LotteryError(f"{setting}: these layers have {described.weights:,} weights, at most {WEIGHTS:,}")
+    if described.draw and model.init != Model.init:
         raise LotteryError(
-            f"model.hidden = {list(model.hidden)}: these layers have {described.weights:,} weights, at most {WEIGHTS:,}"
+            f"model.init = {model.init!r}: {model.name} draws its weights in its own code; leave model.init out"
         )
     return described

@@ -22,11 +22,18 @@ def _gaussian(tensor: Tensor, rng: np.random.Generator, std: float) -> np.ndarra
     return draws.astype(np.float32)
 
 
+def _kaiming_normal(tensor: Tensor, rng: np.random.Generator, std: float) -> np.ndarray:
+    """Gaussian with variance 2 / fan_in: He et al. 2015, equation 10."""
+    draws: np.ndarray = rng.standard_normal(tensor.shape) * np.sqrt(2 / tensor.fan_in)
+    return draws.astype(np.float32)
+
+
 INITS: dict[str, Callable[[Tensor, np.random.Generator, float], np.ndarray]] = {
     "glorot_normal": _glorot_normal,
+    "kaiming_normal": _kaiming_normal,
     "gaussian": _gaussian,
 }
-"""Name -> draw of one weight tensor, float32, given `model.std`. Biases start at zero."""
+"""Name -> draw of one weight tensor, float32, given `model.std`. Biases start at zero, norms at one."""
 
 
 def initial_weights(network: Network, init: str, rng: np.random.Generator, std: float = Model.std) -> Weights:
@@ -34,19 +41,21 @@ def initial_weights(network: Network, init: str, rng: np.random.Generator, std: 
 
     Args:
         network: whose tensors are drawn, in its order.
-        init: name of one of INITS.
+        init: name of one of INITS; of no effect on a network that draws its own tensors.
         rng: the generator to draw from.
         std: standard deviation of the weights under gaussian; the others have their own.
 
     Returns:
-        Name -> float32 array; what is not prunable is zero.
+        Name -> array of the tensor's type, parameters and buffers; what is not drawn has the tensor's `fill`.
 
     Raises:
         LotteryError: for an unknown init.
     """
     if init not in INITS:
         raise LotteryError(known("model.init", init, INITS))
+    if network.draw:
+        return network.draw(rng)
     return {
-        name: INITS[init](tensor, rng, std) if tensor.prunable else np.zeros(tensor.shape, np.float32)
+        name: INITS[init](tensor, rng, std) if tensor.fan_in else np.full(tensor.shape, tensor.fill, tensor.dtype)
         for name, tensor in network.tensors.items()
     }

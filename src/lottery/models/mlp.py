@@ -6,8 +6,7 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
-from lottery.errors import LotteryError
-from lottery.models.layout import Linear, Network, Tensor
+from lottery.models.layout import Layer, Network, Tensor, check_unused, weight
 from lottery.spec import Model
 
 if TYPE_CHECKING:
@@ -15,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def mlp(model: Model, inputs: tuple[int, ...], classes: int) -> Network:
-    """Hidden layers of `model.hidden` units."""
+    """Hidden layers of `model.hidden` units. Raises LotteryError where a width is given."""
+    check_unused(model, "width")
     return stack((prod(inputs), *model.hidden, classes), inputs)
 
 
 def lenet_300_100(model: Model, inputs: tuple[int, ...], classes: int) -> Network:
-    """LeNet-300-100 (LeCun et al. 1998). Raises LotteryError where hidden sizes are given."""
-    if model.hidden:
-        raise LotteryError(f"model.hidden = {list(model.hidden)}: must be empty for lenet-300-100; use model.name mlp")
+    """LeNet-300-100 (LeCun et al. 1998). Raises LotteryError where hidden sizes or a width are given."""
+    check_unused(model, "hidden", "width")
     return stack((prod(inputs), 300, 100, classes), inputs)
 
 
@@ -36,8 +35,8 @@ def stack(sizes: tuple[int, ...], inputs: tuple[int, ...] | None = None) -> Netw
     tensors: dict[str, Tensor] = {}
     layers = []
     for i, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
-        layers.append(Linear(f"fc{i}.weight", f"fc{i}.bias"))
-        tensors[f"fc{i}.weight"] = Tensor((fan_out, fan_in), prunable=True, fan_in=fan_in, fan_out=fan_out)
+        layers.append(Layer(f"fc{i}.weight", f"fc{i}.bias"))
+        tensors[f"fc{i}.weight"] = weight(fan_out, fan_in)
         tensors[f"fc{i}.bias"] = Tensor((fan_out,))
     return Network(tensors, inputs or sizes[:1], tuple(layers), partial(module, sizes))
 

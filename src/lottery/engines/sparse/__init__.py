@@ -30,7 +30,7 @@ def refuses(network: Network, recipe: Recipe, device: str) -> str:
     """Why it can't train that network with that recipe on that device; "" if it can."""
     if device != "cpu":
         return f"it runs on a CPU, not on {device}; use --device cpu, or --engine torch"
-    if not network.layers:
+    if not network.linear:
         return "it trains stacks of linear layers alone; use --engine torch"
     if recipe.optimizer == "adamw" or recipe.nesterov:
         return "it knows Adam, SGD and SGD with momentum alone; use --engine torch"
