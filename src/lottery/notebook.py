@@ -20,7 +20,7 @@ from lottery.criteria import Evidence, magnitude
 from lottery.data import load, split
 from lottery.errors import LotteryError
 from lottery.masks import Masks, Weights, density, select
-from lottery.models.torch import prunable
+from lottery.models.torch import check_shapes, get_weights, prunable, set_weights
 from lottery.seeds import Key, stream
 from lottery.spec import Model
 
@@ -42,22 +42,16 @@ class Maskable(nn.Module):
 
     def get_weights_as_dict(self) -> Weights:
         """Copies of every tensor: biases and buffers (a batch norm's statistics) too."""
-        return {name: np.array(t.detach().cpu().numpy(), copy=True) for name, t in self.state_dict().items()}
+        return get_weights(self)
 
     def set_weights_from_dict(self, weights: Mapping[str, np.ndarray]) -> None:
         """Copies `weights` in. Raises LotteryError, before anything is set, unless names and shapes are the model's."""
-        tensors = self.state_dict()
-        if missing := [name for name in tensors if name not in weights]:
-            raise LotteryError(f"weights lack {', '.join(missing)}: give every tensor, biases too")
-        _check_shapes("weights", weights, {name: tuple(t.shape) for name, t in tensors.items()})
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                tensor.copy_(torch.tensor(weights[name]))
+        set_weights(self, weights)
 
     def apply_mask(self, masks: Mapping[str, np.ndarray]) -> None:
         """Sets what `masks` prune to 0. Raises LotteryError for a name or shape that is not the model's."""
         parameters = dict(self.named_parameters())
-        _check_shapes("masks", masks, {name: tuple(p.shape) for name, p in parameters.items()})
+        check_shapes("masks", masks, {name: tuple(p.shape) for name, p in parameters.items()})
         with torch.no_grad():
             for name, mask in _boolean(masks).items():
                 factor = torch.from_numpy(mask.astype(np.float32)).to(parameters[name].device)
@@ -169,7 +163,7 @@ def prune_by_percent(
             raise LotteryError(f"percents[{name!r}] = {fraction}: must be a fraction in [0, 1], 0.2 for 20 %")
     if missing := [name for name in masks if name not in final_weights]:
         raise LotteryError(f"final_weights lack {', '.join(missing)}")
-    _check_shapes("masks", masks, {name: np.shape(final_weights[name]) for name in masks})
+    check_shapes("masks", masks, {name: np.shape(final_weights[name]) for name in masks})
     weights = {name: np.asarray(final_weights[name]) for name in masks}
     evidence = Evidence(weights, weights, _boolean(masks), stream())  # magnitude reads neither start nor stream
     return select(magnitude(evidence), evidence.masks, percents, scope="layer")
@@ -384,7 +378,7 @@ def _masking(
         )
     parameters = dict(model.named_parameters())
     named = {name: mask for name, mask in masks.items() if name in parameters}
-    _check_shapes("masks", named, {name: tuple(p.shape) for name, p in parameters.items()})
+    check_shapes("masks", named, {name: tuple(p.shape) for name, p in parameters.items()})
     factors = {n: torch.from_numpy(m.astype(np.float32)).to(parameters[n].device) for n, m in _boolean(named).items()}
     return partial(apply_mask, masks), [(parameters[name], factor) for name, factor in factors.items()]
 
@@ -392,14 +386,6 @@ def _masking(
 def _check_mean(criterion: Criterion) -> None:
     if (reduction := getattr(criterion, "reduction", "mean")) != "mean":
         raise LotteryError(f"criterion has reduction {reduction!r}: it must give the mean over the batch")
-
-
-def _check_shapes(what: str, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    for name, array in arrays.items():
-        if name not in shapes:
-            raise LotteryError(f"{what} name {name!r}, which is not a tensor here; there are {', '.join(shapes)}")
-        if np.shape(array) != shapes[name]:
-            raise LotteryError(f"{what}[{name!r}] has shape {np.shape(array)}, expected {shapes[name]}")
 
 
 def _boolean(masks: Mapping[str, np.ndarray]) -> Masks:
