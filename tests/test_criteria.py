@@ -58,6 +58,27 @@ def test_rates_by_pattern() -> None:
     assert criteria.rates(Pruning(rate=0.2, layer_rates={"fc2*": 0.1}), NAMES) == {"fc1.weight": 0.2, "fc2.weight": 0.1}
 
 
+def test_global_scope_leaves_layers_at_rate_0_unpruned() -> None:
+    given = evidence()
+    kept = given.masks
+    out = criteria.prune(given, Pruning(scope="global", rate=0.3, layer_rates={"fc2*": 0}))
+    np.testing.assert_array_equal(out["fc2.weight"], kept["fc2.weight"])
+    only = criteria.Evidence(given.start, given.trained, {"fc1.weight": kept["fc1.weight"]}, given.rng)
+    alone = criteria.prune(only, Pruning(scope="global", rate=0.3))
+    np.testing.assert_array_equal(out["fc1.weight"], alone["fc1.weight"])
+    unpruned = criteria.prune(given, Pruning(scope="global", rate=0))
+    for n, mask in kept.items():
+        np.testing.assert_array_equal(unpruned[n], mask)
+
+
+@pytest.mark.parametrize("rate", [1e-9, 0.2, 1.0])
+def test_global_scope_has_one_rate(rate: float) -> None:
+    with pytest.raises(
+        LotteryError, match=r"layer_rates\['fc2\*'\] = .*: in global scope layers have one rate, or 0 to be"
+    ):
+        Pruning(scope="global", rate=0.2, layer_rates={"fc1*": 0, "fc2*": rate})
+
+
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from lottery import masks
+from lottery import masks, models
+from lottery.criteria import rates
 from lottery.errors import LotteryError
+from lottery.spec import Model, Pruning
 
 
 def test_select_removes_the_lowest_scores() -> None:
@@ -52,6 +54,32 @@ def test_global_scope_lets_layers_compete() -> None:
     assert out["b"].shape == (2, 1)
 
 
+def test_layers_at_rate_0_do_not_compete_in_global_scope() -> None:
+    """The rate is that of the others' weights: half of 4, though b's are the smallest. b stays, pruned ones too."""
+    scores = {"a": np.array([1.0, 4.0]), "b": np.array([[0.0], [0.5], [0.1]]), "c": np.array([3.0, 2.0, 9.0])}
+    kept = {"a": np.ones(2, bool), "b": np.array([[True], [False], [True]]), "c": np.array([True, True, False])}
+    out = masks.select(scores, kept, {"a": 0.5, "b": 0.0, "c": 0.5}, "global")
+    np.testing.assert_array_equal(out["a"], [False, True])
+    np.testing.assert_array_equal(out["c"], [True, False, False])
+    np.testing.assert_array_equal(out["b"], kept["b"])
+    assert not np.shares_memory(out["b"], kept["b"])
+    assert list(out) == ["a", "b", "c"]
+
+
+def test_resnet_20_loses_a_fifth_of_its_convolutions_and_no_output_weight() -> None:
+    """Exactly, however the scores are tied: 270,256 convolutional weights, and 640 of the output layer."""
+    network = models.network(Model("resnet-20"), (3, 32, 32), 10)
+    kept = {n: np.ones(network.tensors[n].shape, bool) for n in network.prunable}
+    chosen = rates(Pruning(scope="global", layer_rates={"fc.*": 0}), kept)
+    scores = {n: np.full(m.shape, 0.0 if n == "fc.weight" else 1.0, np.float32) for n, m in kept.items()}
+    left = 270_256
+    for _ in range(3):
+        kept = masks.select(scores, kept, chosen, "global")
+        left -= round(0.2 * left)
+        assert kept["fc.weight"].all()
+        assert sum(int(m.sum()) for m in kept.values()) == left + 640
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_not_finite_are_refused_by_name(bad: float) -> None:
     scores = {"fc1.weight": np.array([1.0, bad])}
@@ -65,13 +93,18 @@ SHAPES = array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=6)
 
 @given(st.data(), st.lists(SHAPES, min_size=1, max_size=3), st.floats(0, 1), st.sampled_from(["layer", "global"]))
 def test_selection_properties(data: st.DataObject, shapes: list[tuple[int, ...]], rate: float, scope: str) -> None:
-    """Counts are exact, nothing comes back, what leaves scores no higher than what stays; inputs are untouched."""
+    """Counts are exact, nothing comes back, what leaves scores no higher than what stays; inputs are untouched. Layers
+    at rate 0 stay as they are."""
     small = st.integers(-3, 3).map(float)  # few values: many ties
     scores = {str(i): data.draw(arrays(np.float32, s, elements=small)) for i, s in enumerate(shapes)}
     kept = {str(i): data.draw(arrays(bool, s)) for i, s in enumerate(shapes)}
     before = {n: m.copy() for n, m in kept.items()}
-    out = masks.select(scores, kept, dict.fromkeys(kept, rate), scope)
-    groups = [[n] for n in kept] if scope == "layer" else [list(kept)]
+    chosen = {n: data.draw(st.sampled_from([rate, 0.0])) for n in kept}
+    out = masks.select(scores, kept, chosen, scope)
+    for n in kept:
+        assert chosen[n] or (out[n] == kept[n]).all()
+    pruned = [n for n in kept if chosen[n]]
+    groups = [[n] for n in pruned] if scope == "layer" or not pruned else [pruned]
     for group in groups:
         total = sum(int(kept[n].sum()) for n in group)
         assert sum(int(out[n].sum()) for n in group) == total - round(rate * total)

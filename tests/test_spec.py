@@ -72,7 +72,10 @@ def test_what_changes_a_result_changes_the_name_and_nothing_else_does() -> None:
         ("[pruning]\nrate = 1.1", "pruning.rate = 1.1: must be in"),
         ("[pruning.layer_rates]\nfc1 = -0.1", "pruning.layer_rates"),
         ('[pruning]\nscope = "local"', "use layer or global"),
-        ('[pruning]\nscope = "global"\n[pruning.layer_rates]\nfc1 = 0.1', "no meaning in global scope"),
+        (
+            '[pruning]\nscope = "global"\n[pruning.layer_rates]\nfc1 = 0.1',
+            "pruning.layer_rates['fc1'] = 0.1: in global scope",
+        ),
         ("[model]\nhidden = [0]", "at least 1 unit"),
         ("[data]\nvalidation = -5", "data.validation = -5"),
         ("[model]\nstd = 0.2", "model.std = 0.2: only gaussian has it"),

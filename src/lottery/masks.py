@@ -38,7 +38,8 @@ def check_applied(weights: Weights, masks: Masks) -> None:
 def select(scores: Mapping[str, np.ndarray], masks: Masks, rates: Mapping[str, float], scope: str) -> Masks:
     """The next masks: from what `masks` keeps, the lowest-scored `round(rate * kept)` (half to even) leave.
 
-    Scope "layer": each tensor loses its own `rates[name]`. Scope "global": all compete, and the rates must agree.
+    Scope "layer": each tensor loses its own `rates[name]`. Scope "global": tensors at rate 0 stay as they are, all
+    others compete, and their rates must agree.
     Ties leave in order of index (then of tensor), so counts are exact whatever the scores. What was pruned stays
     pruned. Rates 0 and 1 and empty layers are no special cases. Raises LotteryError for a score that is not finite.
     """
@@ -47,11 +48,14 @@ def select(scores: Mapping[str, np.ndarray], masks: Masks, rates: Mapping[str, f
             raise LotteryError(f"scores of {name} are not finite: nothing was pruned")
     if scope == "layer":
         return {name: keep_highest(scores[name], mask, _left(mask, rates[name])) for name, mask in masks.items()}
-    (rate,) = {rates[name] for name in masks}
-    mask = np.concatenate([m.ravel() for m in masks.values()])
-    flat = keep_highest(np.concatenate([scores[name].ravel() for name in masks]), mask, _left(mask, rate))
-    ends = np.cumsum([m.size for m in masks.values()])[:-1]
-    return {name: part.reshape(masks[name].shape) for name, part in zip(masks, np.split(flat, ends), strict=True)}
+    out = {name: mask.copy() for name, mask in masks.items()}
+    if names := [name for name in masks if rates[name]]:
+        (rate,) = {rates[name] for name in names}
+        mask = np.concatenate([masks[name].ravel() for name in names])
+        flat = keep_highest(np.concatenate([scores[name].ravel() for name in names]), mask, _left(mask, rate))
+        parts = np.split(flat, np.cumsum([masks[name].size for name in names])[:-1])
+        out |= {name: part.reshape(masks[name].shape) for name, part in zip(names, parts, strict=True)}
+    return out
 
 
 def keep_highest(scores: np.ndarray, mask: np.ndarray, count: int) -> np.ndarray:

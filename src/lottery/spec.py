@@ -220,16 +220,18 @@ class Pruning:
     """Fraction of the surviving weights pruned after each level, in [0, 1]."""
 
     layer_rates: dict[str, float] = field(default_factory=dict)
-    """Other rates for some layers, by name pattern, e.g. "fc3.weight" 0.1 or "fc*" 0.3 (layer scope only)."""
+    """Other rates for some layers, by name pattern, e.g. "fc3.weight" 0.1 or "fc*" 0.3; in global scope 0 alone, for
+    layers that are not pruned."""
 
     def __post_init__(self) -> None:
         _check_types(self, "pruning.")
         _require(self.scope in ("layer", "global"), "pruning.scope", self.scope, "use layer or global")
         _require(0 <= self.rate <= 1, "pruning.rate", self.rate, "must be in [0, 1]")
         for pattern, rate in self.layer_rates.items():
-            _require(0 <= rate <= 1, f"pruning.layer_rates[{pattern!r}]", rate, "must be in [0, 1]")
-        if self.scope == "global":
-            _require(not self.layer_rates, "pruning.layer_rates", self.layer_rates, "has no meaning in global scope")
+            name = f"pruning.layer_rates[{pattern!r}]"
+            _require(0 <= rate <= 1, name, rate, "must be in [0, 1]")
+            remedy = "in global scope layers have one rate, or 0 to be left unpruned"
+            _require(self.scope == "layer" or rate == 0, name, rate, remedy)
 
 
 @dataclass(frozen=True)

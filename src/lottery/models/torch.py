@@ -57,7 +57,7 @@ def get_weights(module: nn.Module) -> Weights:
 
 
 def set_weights(module: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
-    """Copies the whole state in. Raises LotteryError, before anything is set, for names or shapes that are not its own."""
+    """Copies the whole state in. Raises LotteryError, before anything is set, for other names or shapes than its."""
     tensors = state(module)
     if missing := [name for name in tensors if name not in weights]:
         raise LotteryError(f"weights lack {', '.join(missing)}: give every tensor, biases too")
