@@ -1,8 +1,21 @@
 """Find, study and use winning lottery tickets: sparse subnetworks that train from their own initial weights."""
 
-from lottery.api import open_run, report, run
+from lottery.api import hold, open_run, report, run
 from lottery.errors import LotteryError
 from lottery.runs.store import Run
 from lottery.spec import PRESETS, Data, Model, Pruning, Recipe, Spec
 
-__all__ = ["PRESETS", "Data", "LotteryError", "Model", "Pruning", "Recipe", "Run", "Spec", "open_run", "report", "run"]
+__all__ = [
+    "PRESETS",
+    "Data",
+    "LotteryError",
+    "Model",
+    "Pruning",
+    "Recipe",
+    "Run",
+    "Spec",
+    "hold",
+    "open_run",
+    "report",
+    "run",
+]

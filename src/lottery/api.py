@@ -1,15 +1,54 @@
 """What Python users call: binds runs, analysis and views, as `lottery.cli` does for the shell."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from lottery.errors import LotteryError, check_type, shown
 from lottery.runs import store
 from lottery.runs.experiment import run
 from lottery.runs.store import Run
 
-__all__ = ["open_run", "report", "run"]
+if TYPE_CHECKING:  # two seconds
+    from torch import Tensor, nn
+
+    from lottery.engines.hold import Held
+
+__all__ = ["hold", "open_run", "report", "run"]
+
+
+def hold(module: "nn.Module", masks: "Mapping[str, np.ndarray | Tensor]") -> AbstractContextManager["Held"]:
+    """Keeps pruned weights pruned while a `with` block trains the module, in any loop, with any torch optimizer.
+
+        with lottery.hold(model, masks) as held:
+            train(model)
+
+    On entering and after every optimizer step, pruned weights are +0.0. Their gradients are 0 before anything reads
+    them, so the norm for clipping and the optimizer's state are those of the kept weights; the state of an optimizer
+    that was used before is masked at its first step. The module stays plain: its `state_dict`, copies and pickles have
+    nothing more in them, and after the block nothing is left behind. Weights that the block itself copies in
+    (`load_state_dict`) are masked at the next step.
+
+    Args:
+        module: trains in the block, as itself or wrapped (DistributedDataParallel, torch.compile), and not as a copy.
+        masks: name -> boolean array or tensor of the parameter's shape, True = kept, for any of the module's
+            parameters, of float64, float32, bfloat16 or float16. Tied tensors have one mask, under any of their names.
+
+    Returns:
+        A context manager. It gives a `Held`, which counts the optimizer's `steps` and names the tensors that are still
+        `untrained`.
+
+    Raises:
+        LotteryError: on entering, for a mask that is not boolean, has another shape or no parameter, or for tied
+            tensors with two different masks.
+    """
+    from lottery.engines import hold as engine
+
+    return engine.hold(module, masks)
 
 
 def open_run(name: Path | str, runs_dir: Path | str = "runs") -> Run:
