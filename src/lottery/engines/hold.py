@@ -2,8 +2,8 @@
 
 A hook on each masked parameter zeroes its gradient before it is accumulated, so that accumulation, all-reduce,
 unscaling, the norm for clipping and the optimizer's moments see kept weights only. A hook on every optimizer's step
-sets pruned weights to +0.0. Neither alone is enough: without the first, momentum collects at pruned weights and the
-norm counts them; without the second, an optimizer that mixes entries (Muon) moves them.
+sets pruned weights to +0.0. Neither alone is enough: without the first, the norm counts pruned weights; without the
+second, an optimizer that mixes entries (Muon) moves them. A hook before the step masks what came past the first.
 
 Masking is an integer AND with all bits or none: +0.0 whatever was there, NaN and infinity too, at the speed of a
 multiplication.
@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from lottery.errors import LotteryError, check_type, shown
+from lottery.errors import LotteryError, shown
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Bytes of a number -> the integers of that size."""
@@ -83,7 +84,10 @@ class _Mask:
         if gradient.is_sparse:
             indices, values = gradient._indices(), gradient._values()
             values = (values.view(bits.dtype) & bits[tuple(indices)]).view(values.dtype)
-            return torch.sparse_coo_tensor(indices, values, gradient.shape, is_coalesced=gradient.is_coalesced())
+            coalesced = gradient.is_coalesced()
+            return torch.sparse_coo_tensor(
+                indices, values, gradient.shape, is_coalesced=coalesced, check_invariants=False
+            )
         return (gradient.view(bits.dtype) & bits).view(gradient.dtype)
 
     def zero(self, tensor: Tensor) -> None:
@@ -147,12 +151,16 @@ class _Holder:
             place.take(parameter)
 
     def before_step(self, optimizer: Optimizer, *arguments: Any) -> None:
-        """Masks what an optimizer has from before: its state, when that is seen for the first time."""
-        for place in self.places.values():  # one that was put there past the module's own door
-            if (parameter := place.parameter) is not None and parameter is not place.taken:
-                place.take(parameter)
+        """Masks what came past the other hooks: weights and gradients that were written by hand, and old state."""
+        for place in self.places.values():
+            if (there := place.parameter) is not None and there is not place.taken:
+                place.take(there)  # it was put there past the module's own door
+        masks = self._masks(optimizer)
+        for parameter, mask in masks.items():
+            mask.zero(parameter)  # which would decay into its momentum
+            if parameter.grad is not None:
+                mask.zero(parameter.grad)
         if self._clean.get(optimizer) is not optimizer.state:  # optimizer.load_state_dict makes another
-            masks = self._masks(optimizer)
             for key, state in optimizer.state.items():
                 for tensor in _tensors(state) if isinstance(key, Tensor) else ():
                     _zero_state(optimizer, key, tensor, masks)
@@ -199,9 +207,10 @@ def _places(
 
     Raises LotteryError for what can't be held.
     """
-    check_type("module", module, nn.Module)
+    if not isinstance(module, nn.Module):
+        raise LotteryError(f"module is a {type(module).__name__}: must be a torch.nn.Module, the one that trains")
     if not isinstance(masks, Mapping):
-        raise LotteryError(f'masks = {shown(masks)}: must map names to boolean arrays, such as {{"fc1.weight": mask}}')
+        raise LotteryError(f'masks is a {type(masks).__name__}: must be a dict, such as {{"fc1.weight": mask}}')
     owners = {
         f"{prefix}.{attribute}".removeprefix("."): (owner, attribute, parameter)
         for prefix, owner in module.named_modules(remove_duplicate=False)
@@ -211,9 +220,11 @@ def _places(
     of: dict[nn.Parameter, _Mask] = {}
     for name, mask in masks.items():
         if name not in owners:
-            there = ", ".join([*islice(owners, 20), *(["..."] if len(owners) > 20 else [])])
+            there = ", ".join([*islice(owners, 20), *(["..."] if len(owners) > 20 else [])]) or "none"
             raise LotteryError(f"masks name {shown(name)}, which is not a parameter here; there are {there}")
         parameter, kept = owners[name][2], _boolean(name, mask)
+        if is_lazy(parameter):
+            raise LotteryError(f"masks[{name!r}]: its parameter has no shape yet; run the module once before")
         if parameter.shape != kept.shape:
             raise _wrong_shape(name, kept, parameter)
         if parameter.dtype not in TRAINABLE:
