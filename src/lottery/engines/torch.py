@@ -1,7 +1,6 @@
-"""The torch engine: PyTorch, on a CPU or a GPU. A mask costs and saves nothing here; it is the engine for anything.
+"""The torch engine: PyTorch, on a CPU or a GPU, any network. A mask saves nothing here.
 
-Pruned weights start at 0 and their gradients are zeroed before each step, so their moments, and with weight decay
-their decay too, are 0: the update itself leaves them at exactly 0, for Adam and for SGD with momentum.
+`hold` keeps the mask. All else that an iteration depends on is its number and the `Moment` before it.
 """
 
 import time
@@ -18,9 +17,11 @@ from torch.nn import functional
 from lottery.data import Images, Splits, batches
 from lottery.data.augment import crops, cut
 from lottery.engines import NEVER, Checkpoint, LossNotFinite, Partial, Report, Trained, history
+from lottery.engines.hold import hold
 from lottery.engines.optimizers import BETA1, BETA2, EPSILON, learning_rate, state_slots, weight_decays
 from lottery.masks import Weights
 from lottery.models import Network
+from lottery.models.torch import state
 from lottery.seeds import Key, stream
 from lottery.spec import Recipe
 from lottery.starts import Moment, Start
@@ -86,11 +87,6 @@ def _train(
     moment, rows, early = partial.moment, list(partial.rows), partial.early
     session = _Session(network, recipe, moment, device)
     module, optimizer = session.module, session.optimizer
-    parameters = dict(module.named_parameters())
-    masked = [parameters[name] for name in start.masks]
-    masks: Any = [  # the stubs know no list of tensors here
-        torch.from_numpy(mask).to(device, torch.float32) for mask in start.masks.values()
-    ]
     parts = [_to_device(part, network.inputs, device) for part in (data.train, data.validation, data.test)]
     (images, labels), validation, test = parts
     shown = _Crops(start.order, recipe, data.black, network.inputs, device)
@@ -108,28 +104,28 @@ def _train(
         return partial.seconds + time.perf_counter() - began
 
     order = batches(start.order, len(labels), recipe.batch_size, recipe.drop_last, last, moment.iteration)
-    for iteration, index in enumerate(order, start=moment.iteration + 1):
-        torch.manual_seed(noise + iteration)  # dropout and its like: a function of the iteration too
-        batch = torch.from_numpy(index).to(device)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, iteration)
-        loss = functional.cross_entropy(module(shown(images[batch], iteration)), labels[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        torch._foreach_mul_([p.grad for p in masked if p.grad is not None], masks)
-        optimizer.step()
-        losses[pending] = loss.detach()
-        pending += 1
-        if iteration % every == 0 or iteration == last:
-            if (bad := np.flatnonzero(~np.isfinite(seen()))).size:
-                raise LossNotFinite(iteration - pending + 1 + int(bad[0]), float(seen()[bad[0]]))
-            rows.append((iteration, seen().mean(), *_evaluate(module, *validation), *_evaluate(module, *test)))
-            report(iteration, rows[-1][-1])
-            pending = 0
-        if iteration == keep:
-            early = session.moment(iteration)
-        if checkpoint.due() and iteration < last:
-            checkpoint.write(Partial(session.moment(iteration), rows, seen(), seconds(), early))
+    with hold(module, start.masks):
+        for iteration, index in enumerate(order, start=moment.iteration + 1):
+            torch.manual_seed(noise + iteration)  # dropout and its like: a function of the iteration too
+            batch = torch.from_numpy(index).to(device)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, iteration)
+            loss = functional.cross_entropy(module(shown(images[batch], iteration)), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[pending] = loss.detach()
+            pending += 1
+            if iteration % every == 0 or iteration == last:
+                if (bad := np.flatnonzero(~np.isfinite(seen()))).size:
+                    raise LossNotFinite(iteration - pending + 1 + int(bad[0]), float(seen()[bad[0]]))
+                rows.append((iteration, seen().mean(), *_evaluate(module, *validation), *_evaluate(module, *test)))
+                report(iteration, rows[-1][-1])
+                pending = 0
+            if iteration == keep:
+                early = session.moment(iteration)
+            if checkpoint.due() and iteration < last:
+                checkpoint.write(Partial(session.moment(iteration), rows, seen(), seconds(), early))
     train_accuracy = _evaluate(module, images, labels)[1]
     return Trained(session.state(), history.from_rows(rows), train_accuracy, seconds(), "torch", early)
 
@@ -139,24 +135,23 @@ class _Session:
 
     def __init__(self, network: Network, recipe: Recipe, moment: Moment, device: str):
         module = network.module().to(device)
-        named = dict([*module.named_parameters(), *module.named_buffers()])
         if any(len(tensor.shape) == 4 for tensor in network.tensors.values()):
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module = module
-        self.tensors = {name: named[name] for name in network.tensors}
+        self.tensors = state(module)
         self.slots = {name: state_slots(recipe) for name, tensor in network.tensors.items() if not tensor.buffer}
         self.optimizer = _optimizer(self.tensors, weight_decays(network, recipe), recipe)
         self.taken = int(moment.optimizer.get("step", 0)) - moment.iteration
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(torch.from_numpy(moment.weights[name]))
-                state: dict[str, Any] = {}
+                kept: dict[str, Any] = {}
                 for slot in self.slots.get(name, ()) if moment.optimizer else ():
-                    state[slot] = torch.empty_like(tensor).copy_(torch.from_numpy(moment.optimizer[f"{slot}:{name}"]))
-                if state and recipe.optimizer != "sgd":
-                    state["step"] = torch.tensor(float(moment.optimizer["step"]), device=device)
-                if state:
-                    self.optimizer.state[tensor] = state
+                    kept[slot] = torch.empty_like(tensor).copy_(torch.from_numpy(moment.optimizer[f"{slot}:{name}"]))
+                if kept and recipe.optimizer != "sgd":
+                    kept["step"] = torch.tensor(float(moment.optimizer["step"]), device=device)
+                if kept:
+                    self.optimizer.state[tensor] = kept
 
     def state(self) -> Weights:
         """Copies of every parameter and buffer."""
