@@ -411,6 +411,10 @@ def flatten(spec: Spec) -> dict[str, Any]:
 
 LENET_RATES = {"fc3.weight": 0.1}  # the paper's: the output layer at half the rate of the others (Figure 2)
 
+_SGD: dict[str, Any] = dict(
+    optimizer="sgd", schedule="milestones", momentum=0.9, weight_decay=1e-4, crop_padding=4, flip=True
+)
+
 PRESETS: dict[str, Spec] = {
     "quickstart": Spec(
         data=Data(name="mnist-5k", validation=500),
@@ -429,6 +433,80 @@ PRESETS: dict[str, Spec] = {
     ),
     # Frankle & Carbin 2019, Section 2 and Figure 2.
     "lenet-mnist": Spec(pruning=Pruning(layer_rates=LENET_RATES), replicates=5),
+    # The same paper, Section 3 and Figure 2: convolutions lose less than linear layers, the output layer half of those.
+    **{
+        f"conv{depth}-cifar10": Spec(
+            data=Data(name="cifar10"),
+            model=Model(name=f"conv-{depth}"),
+            recipe=Recipe(learning_rate=learning_rate, iterations=iterations, evaluate_every=iterations // 50),
+            pruning=Pruning(layer_rates={"conv*": convolutions, "fc3.weight": 0.1}),
+            replicates=5,
+        )
+        for depth, learning_rate, iterations, convolutions in (
+            (2, 2e-4, 20_000, 0.1),
+            (4, 3e-4, 25_000, 0.1),
+            (6, 3e-4, 30_000, 0.15),
+        )
+    },
+    # The same paper, Section 4 and Appendices H and I: all convolutions compete, the output layer is left whole. The
+    # warmup is what their tickets need when they are rewound to the first iteration.
+    "resnet20-cifar10": Spec(
+        data=Data(name="cifar10"),
+        model=Model(name="resnet-20", init="kaiming_normal"),
+        recipe=Recipe(
+            **_SGD,
+            learning_rate=0.03,
+            milestones=(20_000, 25_000),
+            warmup=20_000,
+            batch_size=128,
+            iterations=30_000,
+            evaluate_every=500,
+        ),
+        pruning=Pruning(scope="global", layer_rates={"fc.weight": 0.0}),
+        replicates=3,
+    ),
+    "vgg19-cifar10": Spec(
+        data=Data(name="cifar10"),
+        model=Model(name="vgg-19", init="kaiming_normal"),
+        recipe=Recipe(
+            **_SGD,
+            learning_rate=0.1,
+            milestones=(56_240, 84_360),
+            warmup=10_000,
+            batch_size=64,
+            iterations=112_480,
+            evaluate_every=1000,
+        ),
+        pruning=Pruning(scope="global", layer_rates={"fc.weight": 0.0}),
+        replicates=3,
+    ),
+    # Small ones of both kinds, on embedded data: they finish where there is no GPU.
+    "conv2-mnist-5k": Spec(
+        data=Data(name="mnist-5k", validation=500),
+        model=Model(name="conv-2"),
+        recipe=Recipe(learning_rate=2e-4, iterations=1000, evaluate_every=40),
+        pruning=Pruning(layer_rates={"conv*": 0.1, "fc3.weight": 0.1}),
+        levels=8,
+        replicates=2,
+    ),
+    "resnet8-mnist-5k-m": Spec(
+        data=Data(name="mnist-5k-m", validation=500),
+        model=Model(name="resnet-8", width=8, init="kaiming_normal"),
+        recipe=Recipe(
+            optimizer="sgd",
+            learning_rate=0.1,
+            schedule="milestones",
+            milestones=(400, 500),
+            warmup=50,
+            momentum=0.9,
+            weight_decay=1e-4,
+            iterations=600,
+            evaluate_every=20,
+        ),
+        pruning=Pruning(scope="global", layer_rates={"fc.weight": 0.0}),
+        levels=8,
+        replicates=3,
+    ),
 }
 
 
