@@ -331,6 +331,10 @@ def test_a_run_rewinds_to_what_its_dense_network_was_at_iteration_k(late: Spec, 
         assert tuned.history["iteration"].tolist() == [25, 30, 32]
         assert all(a.tobytes() == tuned.start[n].tobytes() for n, a in masks.apply(before, tuned.masks).items())
         assert finished.read(Place("reinit", 0, level)).history["iteration"].tolist() == [5, 10, 15, 20]
+        elsewhere = finished.read(Place("random_mask", 0, level))
+        assert elsewhere.history["iteration"].tolist() == [10, 15, 20]
+        begun = masks.apply(dense.early.weights, elsewhere.masks)
+        assert all(array.tobytes() == elsewhere.start[name].tobytes() for name, array in begun.items())
         assert finished.read(Place("lr_rewind", 0, level)).history["iteration"].tolist() == [10, 15, 20]
     assert finished.levels().query("branch == 'finetune'").iterations.eq(32).all()
 

@@ -266,6 +266,8 @@ BRANCH_COLOURS = {
     "one_shot": "#CC79A7",
     "one_shot_reinit": "#7A3B5E",
     "continue": "#000000",
+    "lr_rewind": "#666666",
+    "finetune": "#A6A6A6",
     "prune_at_init": "#E69F00",
     "reinit_from_ticket": "#F4A582",
     "same_sign": "#56B4E9",
