@@ -145,7 +145,7 @@ class _Case:
     def counted(self, name: str) -> str:
         """At how many of the levels down to the sparsest one a condition is shown."""
         shown = self.shown(name)
-        return f"shown at {len(shown)} of {_count(int((self.judged.index <= shown[-1]).sum()), 'level')}"
+        return f"shown at {len(shown)} of {number_of(int((self.judged.index <= shown[-1]).sum()), 'level')}"
 
 
 def _dense_alone(levels: pd.DataFrame) -> str:
@@ -177,7 +177,7 @@ def _winning(case: _Case) -> str:
     return (
         f"Winning tickets down to {case.at(case.shown('winning')[-1])} ({case.counted('winning')}): accuracy at most "
         f"{case.points} points below the dense network’s, stopping no more than 10 % later, and more accurate than "
-        f"reinitialised. {_in_words(case.replicates)} replicates; each condition at 97.5 % for all levels together."
+        f"reinitialised. {in_words(case.replicates)} replicates; each condition at 97.5 % for all levels together."
     )
 
 
@@ -187,7 +187,7 @@ def _matching(case: _Case) -> str:
     return (
         f"Tickets match the dense network{when} down to {case.at(level)} (at most {case.points} points lower; "
         f"{case.counted('matching')}). Not shown: {' and '.join(_missing(case, level))}. "
-        f"{_in_words(case.replicates)} replicates; 97.5 % for all levels together."
+        f"{in_words(case.replicates)} replicates; 97.5 % for all levels together."
     )
 
 
@@ -218,7 +218,7 @@ def _undecided(case: _Case, level: int) -> str:
     where = f"at {case.at(level)}"
     if row["matching"] == "yes":
         said = (
-            f"{where} tickets are {_signed(mean)} points ({_signed(low)} to {_signed(high)}) from the dense "
+            f"{where} tickets are {signed(mean)} points ({signed(low)} to {signed(high)}) from the dense "
             f"network, within the margin of {case.points} if this level is judged alone; for all levels together they "
             f"are {_bound(row['matching_bound'])}."
         )
@@ -229,10 +229,10 @@ def _undecided(case: _Case, level: int) -> str:
         )
     else:
         said = (
-            f"{where} tickets are {_signed(mean)} points ({_signed(low)} to {_signed(high)}) from the dense "
+            f"{where} tickets are {signed(mean)} points ({signed(low)} to {signed(high)}) from the dense "
             f"network, and the margin −{case.points} lies within."
         )
-    return f"Undecided with {_count(case.replicates, 'replicate')}: {said} {_needed(case, level)}"
+    return f"Undecided with {number_of(case.replicates, 'replicate')}: {said} {_needed(case, level)}"
 
 
 def _nearest(case: _Case) -> int:
@@ -304,11 +304,11 @@ def _accuracies(case: _Case, level: int) -> str:
 def _points(row: Any, name: str) -> str:
     """A difference in accuracy, its interval and its bound."""
     mean, low, high, bound = (row[f"{name}_{end}"] for end in ("mean", "low", "high", "bound"))
-    said = f"{_signed(mean)} points"
+    said = f"{signed(mean)} points"
     if isnan(low):
         return said
     together = "" if isnan(bound) else f"; for all levels together {_bound(bound)}"
-    return f"{said} (95 % interval of this level alone {_signed(low)} to {_signed(high)}{together})"
+    return f"{said} (95 % interval of this level alone {signed(low)} to {signed(high)}{together})"
 
 
 def _stopping(row: Any) -> str:
@@ -352,7 +352,7 @@ def _alone(case: _Case) -> str:
     counts = case.judged[name].value_counts()
     words = {"yes": name, "no": f"not {name}", "undecided": "undecided"}
     said = ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items() if verdict in counts)
-    return f"Of {_count(len(case.judged), 'pruned level')}, each judged alone: {said}."
+    return f"Of {number_of(len(case.judged), 'pruned level')}, each judged alone: {said}."
 
 
 def _behind(levels: pd.DataFrame, branch: str) -> Iterator[str]:
@@ -374,7 +374,7 @@ def _unstopped(case: _Case) -> Iterator[str]:
     count = int((late[0] > 0).sum())
     if count:
         yield (
-            f"In {count} of {_count(len(late), 'replicate')} the dense network’s validation loss was lowest at the "
+            f"In {count} of {number_of(len(late), 'replicate')} the dense network’s validation loss was lowest at the "
             "last evaluation: it has not been seen to stop, so train for more iterations before believing “earlier”."
         )
 
@@ -398,16 +398,18 @@ def _bound(points: float) -> str:
     return f"at most {round_up(-points, 2):.2f} points below"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """Points, with two decimals and a sign."""
     text = f"{value:+.2f}"
     return text.replace("-", "−") if float(text) else text[1:]
 
 
-def _count(count: int, noun: str) -> str:
+def number_of(count: int, noun: str) -> str:
+    """1 level, 2 levels."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def _in_words(count: int) -> str:
+def in_words(count: int) -> str:
     """A number at the beginning of a sentence."""
     words = ("Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
     return words[count - 2] if 2 <= count <= 10 else str(count)

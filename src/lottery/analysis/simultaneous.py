@@ -5,7 +5,7 @@ to 22 % of such statements are wrong where tickets are just at the limit. The bo
 with 97.5 % confidence none of them errs.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from math import log, log1p, sqrt
 from typing import Any, NamedTuple
@@ -52,17 +52,44 @@ def lower_bounds(values: pd.DataFrame, error: float = 0.0) -> "pd.Series[float]"
     Returns:
         Level -> bound; NaN with fewer than two complete replicates.
     """
-    x = complete_replicates(values)
-    if len(x) < 2:
-        return pd.Series(np.nan, values.columns)
-    levels = len(x.columns)
-    bounds = {}
-    for level in x:
-        spread = pooled(window(x, level).to_numpy())
-        variance = max(spread.variance, error**2)
-        factor = largest_t(levels, spread.freedom, spread.correlation) if variance else 0.0
-        bounds[level] = x[level].mean() - factor * sqrt(variance / len(x))
-    return pd.Series(bounds).reindex(values.columns)
+    return joint_intervals([values], [error])["low"]
+
+
+def joint_intervals(samples: Sequence[pd.DataFrame], errors: Sequence[float] | None = None) -> pd.DataFrame:
+    """Simultaneous confidence intervals, nominally 95 %, at every level, of the sum of what samples are on average.
+
+    Either end is a bound like those of `lower_bounds`, which says what is assumed. Of independent samples (one run, and
+    minus another) the variances of the means add up; their degrees of freedom are Welch's, and the correlation between
+    levels is weighted like the variances.
+
+    Args:
+        samples: one or more, independent of each other: one row per replicate, one column per level, the same levels in
+            the same order. Replicates that lack a level that another one of the sample has are left out.
+        errors: of each sample, the standard deviation of what rounding does to each value; 0 if None.
+
+    Returns:
+        Level -> low, high; NaN where a sample has fewer than two complete replicates.
+    """
+    found = pd.DataFrame(np.nan, samples[0].columns, ["low", "high"])
+    complete = [complete_replicates(values) for values in samples]
+    if any(len(x) < 2 for x in complete):
+        return found
+    levels = [level for level in found.index if all(level in x for x in complete)]
+    complete = [x[levels] for x in complete]
+    for level in levels:
+        mean = sum(float(x[level].mean()) for x in complete)
+        spreads = [pooled(window(x, level).to_numpy()) for x in complete]
+        parts = [  # variances of means
+            max(spread.variance, error**2) / len(x)
+            for spread, error, x in zip(spreads, errors or [0.0] * len(complete), complete, strict=True)
+        ]
+        half = 0.0
+        if variance := sum(parts):
+            freedom = variance**2 / sum(part**2 / s.freedom for part, s in zip(parts, spreads, strict=True))
+            correlation = sum(part * s.correlation for part, s in zip(parts, spreads, strict=True)) / variance
+            half = largest_t(len(levels), freedom, correlation) * sqrt(variance)
+        found.loc[level] = mean - half, mean + half
+    return found
 
 
 def complete_replicates(values: pd.DataFrame) -> pd.DataFrame:

@@ -41,6 +41,28 @@ def interval(values: "np.typing.ArrayLike", confidence: float = 0.95, error: flo
     return Interval(mean, mean - half, mean + half, n)
 
 
+def welch(
+    ours: "np.typing.ArrayLike", theirs: "np.typing.ArrayLike", errors: tuple[float, float] = (0.0, 0.0)
+) -> Interval:
+    """Ours minus theirs, of two samples that are independent of each other: Welch's (1947) 95 % interval for the
+    difference of two means of normal distributions whose variances may differ.
+
+    NaN among the values are left out. With fewer than two values in either, low and high are NaN; n is that of the
+    smaller sample. errors: of each sample, as `error` in `interval`.
+    """
+    samples = [x[~np.isnan(x)] for x in (np.asarray(ours, float), np.asarray(theirs, float))]
+    n = min(len(x) for x in samples)
+    mean = float(samples[0].mean() - samples[1].mean()) if n else float("nan")
+    if n < 2:
+        return Interval(mean, float("nan"), float("nan"), n)
+    parts = [max(float(x.var(ddof=1)), error**2) / len(x) for x, error in zip(samples, errors, strict=True)]
+    half = 0.0
+    if variance := sum(parts):
+        freedom = variance**2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, samples, strict=True))
+        half = float(stdtrit(freedom, 0.975) * np.sqrt(variance))
+    return Interval(mean, mean - half, mean + half, n)
+
+
 def summary(levels: pd.DataFrame, column: str) -> pd.DataFrame:
     """One row per branch and level: branch, level, density, mean, min, max, low, high, n.
 

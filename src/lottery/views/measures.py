@@ -8,6 +8,8 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
+from lottery.spec import EXTENT
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -239,6 +241,71 @@ def rules(names: Iterable[str], margin: "Margin") -> list[str]:
             "the same mask reinitialised."
         )
     return said
+
+
+SETTINGS = {
+    "data.name": "data",
+    "data.scaling": "scaling",
+    "data.validation": "validation images",
+    "model.name": "network",
+    "model.hidden": "hidden units",
+    "model.init": "initial weights",
+    "model.std": "initial standard deviation",
+    "recipe.optimizer": "optimizer",
+    "recipe.learning_rate": "learning rate",
+    "recipe.momentum": "momentum",
+    "recipe.weight_decay": "weight decay",
+    "recipe.batch_size": "batch size",
+    "recipe.drop_last": "last batch left out",
+    "recipe.iterations": "iterations",
+    "recipe.evaluate_every": "iterations between evaluations",
+    "pruning.criterion": "criterion",
+    "pruning.scope": "scope",
+    "pruning.rate": "pruning rate",
+    "pruning.layer_rates": "layer rates",
+    "start": "start",
+    "branches": "branches",
+    "levels": "levels",
+    "replicates": "replicates",
+    "seed": "seed",
+    "engine": "engine",
+    "device": "device",
+}
+"""Setting of a run, by its dotted name in a spec -> how it is called."""
+
+
+def setting_value(value: object) -> str:
+    """A setting's value for people: 6e-4, 50,000, 300 and 100, fc3.weight 0.1, none, yes."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and 0 < abs(value) < 0.01:
+        digits, _, power = f"{value:.9e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {setting_value(part)}" for key, part in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return " and ".join(map(setting_value, value)) or "none"
+    return str(value)
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the settings in which runs differ, in the order of a spec."""
+    return [name for name in settings[0] if any(other[name] != settings[0][name] for other in settings)]
+
+
+def run_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What tells runs apart, for legends: "learning rate 6e-4". Three settings at most; how much of an experiment is
+    wanted (levels, replicates, branches) counts only where nothing else differs.
+
+    Args:
+        settings: of each run, dotted name -> value, see `spec.flatten`.
+    """
+    names = differing(settings)
+    names = [name for name in names if name not in EXTENT] or names
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [", ".join(f"{SETTINGS[n]} {setting_value(each[n])}" for n in names[:3]) + more for each in settings]
 
 
 def ticks(densities: Iterable[float], most: int) -> list[float]:

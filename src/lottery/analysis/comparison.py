@@ -1,0 +1,380 @@
+"""What differs between two runs, or between tickets and their controls: differences with intervals, level by level, and
+the sentences about them.
+
+Each difference has two intervals: of that level alone, and for all levels together (`simultaneous.joint_intervals`).
+Sentences rest on the latter: with twenty levels, one that leaves out 0 by itself is nothing unusual.
+
+Two runs are compared in pairs where their replicates share what is drawn, else as independent samples (Welch).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import hypot, isnan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lottery.analysis.answer import in_words, number_of, round_down, round_up, share, signed
+from lottery.analysis.frames import branches_of, curve, densities, levels_of, trunk_of
+from lottery.analysis.simultaneous import complete_replicates, joint_intervals
+from lottery.analysis.statistics import interval, welch
+from lottery.analysis.verdicts import EARLY, LAST, STOP, rounding, unstopped
+from lottery.runs.rows import wanted
+from lottery.runs.store import Run
+
+NEAR = 0.025
+"""How far apart, relative to the larger, densities of two runs may be to be compared: a ninth of a step of 20 %."""
+
+Matches = Sequence[tuple[int, int]]
+"""Pairs of levels: ours, theirs."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Networks of one kind minus those of another, at the levels that both have.
+
+    Both frames have one row per level: `level` (theirs), `other_level` (ours), `density` (theirs, a fraction), `mean`,
+    `low`, `high` (95 % interval of that level alone), `joint_low`, `joint_high` (for all levels together, nominally
+    95 %; NaN unless two replicates have all levels), `n` (pairs, or replicates of the smaller side).
+    """
+
+    column: str
+    """Which accuracy: at early stop where both have one, else after the last iteration."""
+    accuracy: pd.DataFrame
+    """Test accuracy, ours minus theirs, percentage points."""
+    stops: pd.DataFrame
+    """Early-stop iteration, ours over theirs, geometric means; no rows where either has none. Intervals are NaN where
+    the validation loss of some network was lowest at its last evaluation: it was not seen to stop."""
+    replicates: tuple[int, int]
+    """Ours and theirs that have all levels: as many as there are pairs, if they are paired."""
+    paired: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run against another one."""
+
+    contrast: Contrast | None
+    obstacle: str = ""
+    """Why there is no contrast, as a sentence goes on after a colon."""
+    pairing: str = ""
+    """Why replicates are paired, or why not."""
+    unmatched: tuple[int, int] = (0, 0)
+    """Levels, ours and theirs, without a counterpart of their density."""
+    complete: bool = True
+    """Whether both are finished."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a comparison shows."""
+
+    word: str
+    """Accuracy: "more", "less", "both" (at some levels one, at some the other), "same" (to the last digit), "open"
+    (nothing is shown) or "none" (nothing can be compared)."""
+    headline: str
+    details: list[str]
+    gist: str = ""
+    """By how much and where, for a sentence about several comparisons."""
+
+
+def compare(ours: Run, theirs: Run) -> Comparison:
+    """The trunk of one run against another's, dense network included, at levels of equal density.
+
+    Replicates are paired where both runs have the same seed, data and number of validation images: then replicates of
+    one number share the split, and initial weights where networks are alike.
+
+    Raises:
+        LotteryError: for a damaged level.
+    """
+    names = [run.spec.data.name for run in (ours, theirs)]
+    if names[0] != names[1]:
+        return Comparison(None, f"accuracies on different images, {names[0]} and {names[1]}, have no common scale")
+    if ours.info["data"] != theirs.info["data"]:
+        return Comparison(None, f"they were trained and tested on different files of {names[0]}")
+    levels = ours.levels(), theirs.levels()
+    for run, frame in zip((ours, theirs), levels, strict=True):
+        if frame.empty or not (frame["level"] == 0).any():
+            return Comparison(None, f"no dense network of {run.path.name} is finished yet")
+    pairing, paired = _pairing(ours, theirs)
+    trunks = trunk_of(levels[0]), trunk_of(levels[1])
+    found = matches(levels[0], levels[1])
+    there = [len(levels_of(frame, trunk)) for frame, trunk in zip(levels, trunks, strict=True)]
+    return Comparison(
+        contrast(levels, trunks, found, paired),
+        pairing=pairing,
+        unmatched=(there[0] - len(found), there[1] - len(found)),
+        complete=all({row.place for row in run.rows()}.issuperset(wanted(run.spec)) for run in (ours, theirs)),
+    )
+
+
+def _pairing(ours: Run, theirs: Run) -> tuple[str, bool]:
+    """Why replicates of two runs on the same data are paired or not, and whether they are."""
+    if ours.spec.seed != theirs.spec.seed:
+        return "Replicates are not paired, because seeds differ: Welch’s intervals.", False
+    if ours.spec.data.validation != theirs.spec.data.validation:
+        return "Replicates are not paired, because their validation images differ: Welch’s intervals.", False
+    return f"Replicates are paired: both runs have seed {ours.spec.seed} and the same split in each.", True
+
+
+def matches(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[tuple[int, int]]:
+    """The levels of two trunks whose densities are each other's nearest and at most `NEAR` apart, from dense to sparse;
+    of equal ones, those whose numbers are closer."""
+    left = [(d, level) for level, d in densities(ours[ours["branch"] == trunk_of(ours)]).items()]
+    right = [(d, level) for level, d in densities(theirs[theirs["branch"] == trunk_of(theirs)]).items()]
+
+    def apart(a: tuple[float, int], b: tuple[float, int]) -> tuple[float, int]:
+        return abs(a[0] - b[0]) / (max(a[0], b[0]) or 1.0), abs(a[1] - b[1])
+
+    nearest = {a: min(right, key=lambda b, a=a: apart(a, b)) for a in left}  # type: ignore[misc]
+    back = {b: min(left, key=lambda a, b=b: apart(a, b)) for b in right}  # type: ignore[misc]
+    return [(int(a[1]), int(b[1])) for a, b in nearest.items() if back[b] == a and apart(a, b)[0] <= NEAR]
+
+
+def controls(levels: pd.DataFrame) -> dict[str, Contrast]:
+    """Branch -> the trunk's tickets minus that branch, paired by replicate, at every pruned level that both have.
+
+    Args:
+        levels: the frame of a run; without a dense network there is nothing to say.
+    """
+    if levels.empty or not (levels["level"] == 0).any():
+        return {}
+    trunk = trunk_of(levels)
+    found = {}
+    for branch in branches_of(levels):
+        both = sorted(set(levels_of(levels, trunk)) & set(levels_of(levels, branch)) - {0})
+        if branch != trunk and both:
+            found[branch] = contrast((levels, levels), (trunk, branch), [(level, level) for level in both], True)
+    return found
+
+
+def contrast(
+    levels: tuple[pd.DataFrame, pd.DataFrame], branches: tuple[str, str], at: Matches, paired: bool
+) -> Contrast:
+    """Networks of one branch minus those of another.
+
+    Args:
+        levels: the frames, ours and theirs.
+        branches: their branches.
+        at: the levels that are compared.
+        paired: whether replicates of one number belong together.
+    """
+    column = EARLY if all(frame[EARLY].notna().any() for frame in levels) else LAST
+
+    def values(name: str) -> list[pd.DataFrame]:
+        """Of each side, one row per replicate, one column per match, named by their level."""
+        return [
+            curve(frame, name, branch).reindex(columns=[pair[side] for pair in at]).set_axis([b for _, b in at], axis=1)
+            for side, (frame, branch) in enumerate(zip(levels, branches, strict=True))
+        ]
+
+    sides = [100 * side for side in values(column)]
+    axis = pd.DataFrame({"level": [b for _, b in at], "other_level": [a for a, _ in at]})
+    axis = axis.assign(density=axis["level"].map(densities(levels[1])))
+    complete = [complete_replicates(side) for side in ([sides[0] - sides[1]] * 2 if paired else sides)]
+    stops = [side.apply(np.log) for side in values(STOP)]
+    return Contrast(
+        column,
+        axis.merge(_differences(sides, (0.0, 0.0), paired), on="level"),
+        axis.merge(_ratios(levels, branches, at, stops, paired), on="level"),
+        (len(complete[0]), len(complete[1])),
+        paired,
+    )
+
+
+def _differences(sides: Sequence[pd.DataFrame], errors: tuple[float, float], paired: bool) -> pd.DataFrame:
+    """Ours minus theirs by level, where both have values."""
+    ours, theirs = sides
+    both = [level for level in ours if ours[level].notna().any() and theirs[level].notna().any()]
+    ours, theirs = ours[both], theirs[both]
+    rows = []
+    if paired:
+        pairs = ours - theirs
+        joint = joint_intervals([pairs], [hypot(*errors)])
+        rows = [interval(pairs[level], error=hypot(*errors)) for level in both]
+    else:
+        joint = joint_intervals([ours, -theirs], errors)
+        rows = [welch(ours[level], theirs[level], errors) for level in both]
+    table = pd.DataFrame(rows, both, ["mean", "low", "high", "n"])
+    table = table.join(joint.add_prefix("joint_"))[table["n"] > 0]
+    return table.rename_axis("level").reset_index()
+
+
+def _ratios(
+    levels: tuple[pd.DataFrame, pd.DataFrame],
+    branches: tuple[str, str],
+    at: Matches,
+    sides: Sequence[pd.DataFrame],
+    paired: bool,
+) -> pd.DataFrame:
+    """Early stops, ours over theirs, from logarithms of the iterations."""
+    dense = [curve(frame, STOP)[0].mean() for frame in levels]
+    errors = [rounding(frame) / stop for frame, stop in zip(levels, dense, strict=True)]
+    table = _differences(sides, (errors[0], errors[1]), paired)
+    ends = ["low", "high", "joint_low", "joint_high"]
+    late = [unstopped(frame, branch).gt(0).any() for frame, branch in zip(levels, branches, strict=True)]
+    unseen = {b for a, b in at if late[0].get(a, False) or late[1].get(b, False)}
+    table.loc[table["level"].isin(unseen), ends] = np.nan
+    return table.assign(**{name: np.exp(table[name].astype(float)) for name in ["mean", *ends]})
+
+
+def finding(found: Comparison, ours: str, theirs: str) -> Finding:
+    """What a comparison shows, in sentences. Runs are called by these names."""
+    if found.contrast is None:
+        headline = f"{ours} and {theirs} are shown side by side only: {found.obstacle}."
+        return Finding("none", headline, [])
+    word, headline, gist = _headline(found.contrast, ours, theirs)
+    details = [*_details(found.contrast, ours, theirs), found.pairing, *_left_out(found, ours, theirs)]
+    if not found.complete:
+        warning = "Not both runs are finished: what is still to come can change this."
+        headline, details = f"So far: {headline}", [warning, *details]
+    return Finding(word, headline, details, gist)
+
+
+def together(findings: Sequence[Finding], others: Sequence[str], first: str) -> str:
+    """One headline of several runs, each compared with the first.
+
+    Args:
+        findings: of each but the first.
+        others: their names.
+        first: the first one's name.
+    """
+    if len(findings) == 1:
+        return findings[0].headline
+    words = {
+        "more": "more accurate",
+        "less": "less accurate",
+        "both": "more accurate at some levels and less at others",
+        "same": "the same to the last digit",
+        "open": "not shown to differ",
+        "none": "not compared",
+    }
+    parts = []
+    for word, said in words.items():
+        runs = [
+            f"{name} ({found.gist})" if found.gist else name
+            for name, found in zip(others, findings, strict=True)
+            if found.word == word
+        ]
+        parts += [f"{said}: {', '.join(runs)}"] if runs else []
+    so_far = "So far, against" if any(found.headline.startswith("So far") for found in findings) else "Against"
+    return (
+        f"{so_far} {first}: {'; '.join(parts)}. Each comparison at 95 % for all of its levels together, not for all "
+        "comparisons."
+    )
+
+
+def _headline(found: Contrast, ours: str, theirs: str) -> tuple[str, str, str]:
+    """Word, headline and gist."""
+    table = found.accuracy
+    if table.empty:
+        return "none", f"{ours} and {theirs} have no replicate and level in common that could be compared.", ""
+    if table["joint_low"].isna().all():
+        row: Any = table.iloc[-1]
+        few = "one replicate" if table["n"].max() == 1 else "fewer than two complete replicates"
+        return (
+            "open",
+            f"No verdict between {ours} and {theirs}: {few} cannot tell a difference from chance. With "
+            f"{share(row['density'])} of the weights it is {signed(row['mean'])} points.",
+            "too few replicates",
+        )
+    table = table[table["joint_low"].notna()]
+    ends = table[["joint_low", "joint_high"]]
+    if (ends == 0).all(axis=None):
+        return "same", f"{ours} and {theirs} are equally accurate to the last digit, at every level.", ""
+    more, less = table[table["joint_low"] > 0], table[table["joint_high"] < 0]
+    parts = {
+        word: f"at {_where(rows, table)}, most clearly {_clearest(rows)}"
+        for word, rows in (("more", more), ("less", less))
+        if len(rows)
+    }
+    if not parts:
+        most = f"{round_up(float(ends.abs().to_numpy().max()), 2):.2f} points"
+        return (
+            "open",
+            f"No difference in accuracy is shown between {ours} and {theirs}: at {_all(table)} the interval includes "
+            f"0; more than {most} either way is ruled out. {_how(found)}",
+            f"at most {most} apart",
+        )
+    said = " and ".join(f"{word} accurate {where}" for word, where in parts.items())
+    headline = f"Compared with {theirs}, {ours} is {said}. {_how(found)}"
+    return ("both", headline, said) if len(parts) == 2 else (*parts, headline, *parts.values())  # type: ignore[return-value]
+
+
+def _all(table: pd.DataFrame) -> str:
+    return f"all {len(table)} levels" if len(table) > 1 else "the one level that both have"
+
+
+def _where(rows: pd.DataFrame, table: pd.DataFrame) -> str:
+    """How many of the levels these are, and which."""
+    if len(rows) == len(table):
+        return _all(table)
+    first, last = (share(rows["density"].iloc[end]) for end in (0, -1))
+    which = f"with {first} of the weights" if len(rows) == 1 else f"between {first} and {last} of the weights"
+    return f"{len(rows)} of {len(table)} levels ({which})"
+
+
+def _clearest(rows: pd.DataFrame) -> str:
+    """The level whose interval for all levels together is the farthest from 0, and how large the difference is there:
+    the near end rounded down, the far one up."""
+    sizes = rows[["mean", "joint_low", "joint_high"]].abs()
+    near, far = sizes[["joint_low", "joint_high"]].min(axis=1), sizes[["joint_low", "joint_high"]].max(axis=1)
+    i = int(near.argmax())
+    digits = next((digits for digits in (2, 3, 4) if round_down(near.iloc[i], digits)), 6)
+    return (
+        f"with {share(rows['density'].iloc[i])}, by {sizes['mean'].iloc[i]:.2f} points "
+        f"({round_down(near.iloc[i], digits):.{digits}f} to {round_up(far.iloc[i], digits):.{digits}f})"
+    )
+
+
+def _how(found: Contrast) -> str:
+    ours, theirs = found.replicates
+    if found.paired:
+        said = f"{in_words(ours)} pairs of replicates"
+    else:
+        said = f"{in_words(ours)} replicates against {in_words(theirs).lower()}"
+    return f"{said}; 95 % for all levels together."
+
+
+def _details(found: Contrast, ours: str, theirs: str) -> Iterator[str]:
+    dense = found.accuracy[found.accuracy["level"] == 0]
+    when = "at early stop" if found.column == EARLY else "after the last iteration"
+    for row in dense.to_dict("records"):
+        ends = f" ({signed(row['low'])} to {signed(row['high'])}, of this level alone)" if not isnan(row["low"]) else ""
+        yield f"Dense, {ours} is {signed(row['mean'])} points{ends} from {theirs}, in test accuracy {when}."
+    alone = found.accuracy
+    counts = [int((alone["low"] > 0).sum()), int((alone["high"] < 0).sum())]
+    if alone["low"].notna().any():
+        yield (
+            f"Of {number_of(len(alone), 'level')}, each judged alone: {counts[0]} more accurate, {counts[1]} less, "
+            f"{len(alone) - sum(counts)} undecided."
+        )
+    yield from _stopping(found.stops, ours, theirs)
+
+
+def _stopping(stops: pd.DataFrame, ours: str, theirs: str) -> Iterator[str]:
+    if stops.empty:
+        return
+    if stops["joint_low"].isna().all():
+        if stops["n"].max() > 1:
+            yield "Which stops earlier is not known: some networks were not seen to stop, or too few are complete."
+        return
+    later, earlier = stops[stops["joint_low"] > 1], stops[stops["joint_high"] < 1]
+    if not len(later) and not len(earlier):
+        yield "Neither is shown to stop earlier than the other at any level."
+    for word, rows in (("earlier", earlier), ("later", later)):
+        if len(rows):
+            nearest = rows[["joint_low", "joint_high"]].apply(np.log).abs().min(axis=1)
+            row: Any = rows.iloc[int(nearest.argmax())]
+            yield (
+                f"{ours} stops {word} than {theirs} at {_where(rows, stops)}, most clearly with "
+                f"{share(row['density'])}: after {row['mean']:.2f} of its iterations ({row['joint_low']:.2f} to "
+                f"{row['joint_high']:.2f}, for all levels together)."
+            )
+
+
+def _left_out(found: Comparison, ours: str, theirs: str) -> Iterator[str]:
+    for name, count in ((ours, found.unmatched[0]), (theirs, found.unmatched[1])):
+        if count:
+            yield f"{number_of(count, 'level')} of {name} left out: the other run has none of that density."
