@@ -153,7 +153,7 @@ def _trace(run: Run, column: str) -> list[float]:
 
 
 def shown(run: Run) -> charts.Shown:
-    return charts.Shown(run, "", "solid", run.levels(), Answer(""), Margin(0.5), 0)
+    return charts.Shown(run, "", "", 0, run.levels(), Answer(""), Margin(0.5), 0)
 
 
 def band_of(chart: charts.Chart, key: str | None) -> tuple[list[float], list[float]]:

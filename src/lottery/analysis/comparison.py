@@ -10,7 +10,7 @@ Two runs are compared in pairs where their replicates share what is drawn, else 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import hypot, isnan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -222,14 +222,13 @@ def _ratios(
 def finding(found: Comparison, ours: str, theirs: str) -> Finding:
     """What a comparison shows, in sentences. Runs are called by these names."""
     if found.contrast is None:
-        headline = f"{ours} and {theirs} are shown side by side only: {found.obstacle}."
-        return Finding("none", headline, [])
-    word, headline, gist = _headline(found.contrast, ours, theirs)
+        return Finding("none", f"{ours} and {theirs} are shown side by side only: {found.obstacle}.", [])
+    word, said, gist = headline(found.contrast, ours, theirs)
     details = [*_details(found.contrast, ours, theirs), found.pairing, *_left_out(found, ours, theirs)]
     if not found.complete:
         warning = "Not both runs are finished: what is still to come can change this."
-        headline, details = f"So far: {headline}", [warning, *details]
-    return Finding(word, headline, details, gist)
+        said, details = f"So far: {said}", [warning, *details]
+    return Finding(word, said, details, gist)
 
 
 def together(findings: Sequence[Finding], others: Sequence[str], first: str) -> str:
@@ -265,15 +264,23 @@ def together(findings: Sequence[Finding], others: Sequence[str], first: str) -> 
     )
 
 
-def _headline(found: Contrast, ours: str, theirs: str) -> tuple[str, str, str]:
-    """Word, headline and gist."""
+class Headline(NamedTuple):
+    """What a contrast shows of accuracy; the fields are as in `Finding`."""
+
+    word: str
+    headline: str
+    gist: str = ""
+
+
+def headline(found: Contrast, ours: str, theirs: str) -> Headline:
+    """What is shown of accuracy for all levels together, in a sentence. Either side is called by these names."""
     table = found.accuracy
     if table.empty:
-        return "none", f"{ours} and {theirs} have no replicate and level in common that could be compared.", ""
+        return Headline("none", f"{ours} and {theirs} have no replicate and level in common that could be compared.")
     if table["joint_low"].isna().all():
         row: Any = table.iloc[-1]
         few = "one replicate" if table["n"].max() == 1 else "fewer than two complete replicates"
-        return (
+        return Headline(
             "open",
             f"No verdict between {ours} and {theirs}: {few} cannot tell a difference from chance. With "
             f"{share(row['density'])} of the weights it is {signed(row['mean'])} points.",
@@ -282,7 +289,7 @@ def _headline(found: Contrast, ours: str, theirs: str) -> tuple[str, str, str]:
     table = table[table["joint_low"].notna()]
     ends = table[["joint_low", "joint_high"]]
     if (ends == 0).all(axis=None):
-        return "same", f"{ours} and {theirs} are equally accurate to the last digit, at every level.", ""
+        return Headline("same", f"{ours} and {theirs} are equally accurate to the last digit, at every level.")
     more, less = table[table["joint_low"] > 0], table[table["joint_high"] < 0]
     parts = {
         word: f"at {_where(rows, table)}, most clearly {_clearest(rows)}"
@@ -291,15 +298,15 @@ def _headline(found: Contrast, ours: str, theirs: str) -> tuple[str, str, str]:
     }
     if not parts:
         most = f"{round_up(float(ends.abs().to_numpy().max()), 2):.2f} points"
-        return (
+        return Headline(
             "open",
             f"No difference in accuracy is shown between {ours} and {theirs}: at {_all(table)} the interval includes "
             f"0; more than {most} either way is ruled out. {_how(found)}",
             f"at most {most} apart",
         )
     said = " and ".join(f"{word} accurate {where}" for word, where in parts.items())
-    headline = f"Compared with {theirs}, {ours} is {said}. {_how(found)}"
-    return ("both", headline, said) if len(parts) == 2 else (*parts, headline, *parts.values())  # type: ignore[return-value]
+    word, gist = ("both", said) if len(parts) == 2 else next(iter(parts.items()))
+    return Headline(word, f"Compared with {theirs}, {ours} is {said}. {_how(found)}", gist)
 
 
 def _all(table: pd.DataFrame) -> str:

@@ -8,12 +8,14 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
-from lottery.spec import EXTENT
+from lottery.spec import EXTENT, flatten
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lottery.analysis.comparison import Contrast
     from lottery.analysis.verdicts import Margin
+    from lottery.runs.store import Run
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,54 @@ def rules(names: Iterable[str], margin: "Margin") -> list[str]:
     return said
 
 
+@dataclass(frozen=True)
+class ContrastMeasure:
+    """How differences of one kind are called and written: rows of `analysis.comparison.Contrast`."""
+
+    name: str
+    title: str
+    unit: str
+    ratio: bool = False
+
+    @property
+    def nothing(self) -> float:
+        """What would be no difference."""
+        return 1.0 if self.ratio else 0.0
+
+    @property
+    def axis(self) -> str:
+        return f"{self.name} ({self.unit})"
+
+    def table(self, contrast: "Contrast") -> "pd.DataFrame":
+        """The rows of a contrast that are of this kind."""
+        return contrast.stops if self.ratio else contrast.accuracy
+
+    def text(self, value: float) -> str:
+        return "–" if isnan(value) else _ratio(value) if self.ratio else _signed(value)
+
+    def interval(self, row: Mapping[Any, Any]) -> str:
+        """Of a level alone; nothing where there is none."""
+        return self._ends(row["low"], row["high"])
+
+    def joint(self, row: Mapping[Any, Any]) -> str:
+        """For all levels together; nothing where there is none."""
+        return self._ends(row["joint_low"], row["joint_high"])
+
+    def _ends(self, low: float, high: float) -> str:
+        return "" if isnan(low) else f"{self.text(low)} to {self.text(high)}"
+
+    def words(self, row: Mapping[Any, Any]) -> str:
+        """Mean and interval for all levels together."""
+        joint = self.joint(row)
+        return self.text(row["mean"]) + (f" ({joint})" if joint else "")
+
+
+CONTRASTS = {
+    "accuracy": ContrastMeasure("test accuracy", "Difference in test accuracy", "points"),
+    "stops": ContrastMeasure("early stop", "Ratio of early stops", "times", ratio=True),
+}
+"""Field of a `Contrast` -> how it is shown."""
+
 SETTINGS = {
     "data.name": "data",
     "data.scaling": "scaling",
@@ -290,6 +340,11 @@ def setting_value(value: object) -> str:
     return str(value)
 
 
+def run_settings(run: "Run") -> dict[str, Any]:
+    """What a run was made with: setting -> value, also those that no spec has."""
+    return flatten(run.spec) | {name: run.info[name] for name in ("engine", "device")}
+
+
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the settings in which runs differ, in the order of a spec."""
     return [name for name in settings[0] if any(other[name] != settings[0][name] for other in settings)]
@@ -300,7 +355,7 @@ def run_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     wanted (levels, replicates, branches) counts only where nothing else differs.
 
     Args:
-        settings: of each run, dotted name -> value, see `spec.flatten`.
+        settings: of each run, see `run_settings`.
     """
     names = differing(settings)
     names = [name for name in names if name not in EXTENT] or names

@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from lottery.analysis import anatomy
+from lottery.analysis import anatomy, comparison
 from lottery.analysis.answer import answer_of
 from lottery.analysis.frames import branches_of, densities, levels_of, trunk_of
 from lottery.analysis.statistics import summary
@@ -40,6 +40,8 @@ from lottery.views.measures import (
     STOP,
     colour,
     measure,
+    run_labels,
+    run_settings,
     table,
     ticks,
 )
@@ -495,6 +497,80 @@ def overlap(run: Run, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def controls(run: Run, ax: Axes | None = None) -> Axes:
+    """Test accuracy of the tickets minus that of each other branch, paired by replicate, against the weights left: as
+    in `compare`."""
+    levels = run.levels()
+    found = comparison.controls(levels)
+    if not found:
+        raise NothingToShow(f"{run.path.name}: no other branch was trained, so there is no control to compare with")
+    lines = [(f"{trunk_of(levels)} − {branch}", contrast, colour(branch)) for branch, contrast in found.items()]
+    ax = _differences(lines, ax or _new_axes())
+    ax.set_title(_title(run))
+    return ax
+
+
+# --- several runs ----------------------------------------------------------------------------------------------------
+
+
+def compare(runs: Sequence[Run]) -> list[Axes]:
+    """Draws the test accuracy of the trunks of runs against the weights left, and below it what each differs from the
+    first, in percentage points: means, as bars the 95 % interval of each level alone, shaded the one for all levels
+    together. Replicates are paired or not as `analysis.comparison.compare` says.
+
+    Args:
+        runs: two to seven. Legends name them by the settings that differ.
+
+    Returns:
+        The axes: accuracies, then differences.
+
+    Raises:
+        LotteryError: for another number of runs, for one without a dense network, and for runs that cannot be compared,
+            such as those on different images.
+    """
+    if not 2 <= len(runs) <= len(COLOURS):
+        raise LotteryError(f"{len(runs)} runs: give 2 to {len(COLOURS)} to compare")
+    settings = [run_settings(run) for run in runs]
+    names = [label or run.path.name for label, run in zip(run_labels(settings), runs, strict=True)]
+    first, *others = [run.now() for run in runs]
+    differences = []
+    for name, run, ink in zip(names[1:], others, COLOURS[1:], strict=False):
+        found = comparison.compare(run, first)
+        if found.contrast is None:
+            raise LotteryError(f"cannot compare {run.path.name} with {first.path.name}: {found.obstacle}")
+        differences.append((f"{name} − {names[0]}", found.contrast, ink))
+    column = EARLY if all(contrast.column == EARLY for _, contrast, _ in differences) else LAST
+    lines = [
+        Line(name, run.levels(), colour=ink) for name, run, ink in zip(names, [first, *others], COLOURS, strict=False)
+    ]
+    top, bottom = panels(2, "", columns=1, width=7, height=3.6)
+    against_density(lines, column, top, inf).legend(frameon=False)
+    _differences(differences, bottom)
+    bottom.sharex(top)
+    top.set_title("bars: lowest to highest replicate", fontsize=9, loc="right")
+    return [top, bottom]
+
+
+def _differences(lines: Sequence[tuple[str, comparison.Contrast, str]], ax: Axes) -> Axes:
+    """Contrasts in test accuracy, by label and colour, against the weights left."""
+    density: set[float] = set()
+    for i, (label, contrast, ink) in enumerate(lines):
+        table = contrast.accuracy[contrast.accuracy["density"] > 0]
+        x = 100 * table["density"]
+        mean, low, high = (table[name] for name in ("mean", "low", "high"))
+        ax.fill_between(x, table["joint_low"], table["joint_high"], color=ink, alpha=0.15, linewidth=0)
+        aside = 1.012 ** ((len(lines) - 1) / 2 - i)  # the bars of two lines can be told apart
+        bars = np.nan_to_num([mean - low, high - mean])  # none with one replicate
+        ax.errorbar(x * aside, mean, yerr=bars, label=label, color=ink, marker="o", markersize=2.5, elinewidth=0.8)
+        density |= set(table["density"])
+    ax.axhline(0, color="0.5", linewidth=1, linestyle="dashed")
+    _density_axis(ax, density, 6)
+    ax.set_ylabel("difference in test accuracy (points)")
+    ax.set_title("bars: 95 % of each level alone; shade: 95 % for all levels together", fontsize=9, loc="right")
+    ax.legend(frameon=False, fontsize=9)
+    return ax
+
+
 FIGURES: dict[str, Callable[[Run], Axes]] = {
     "accuracy": accuracy,
     "early_stop": early_stop,
@@ -505,6 +581,7 @@ FIGURES: dict[str, Callable[[Run], Axes]] = {
     "weights": weights,
     "overlap": overlap,
     "seconds": seconds,
+    "controls": controls,
 }
 """Name of the file -> what draws it."""
 

@@ -21,7 +21,7 @@ from lottery.runs.store import Run
 from lottery.views.measures import AT_EARLY_STOP, COLOURS, EARLY, LAST, STOP, Measure, colour, measure, ticks
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-"""Lines of the first run, the second, ...: colours are the branches'."""
+"""Lines of the first branch, the second, ... where a colour is a run's."""
 
 OVERVIEW = {"accuracy": EARLY, "early_stop": STOP, "end": LAST, "train": "train_accuracy"}
 """Chart against density -> column of levels.csv."""
@@ -59,7 +59,10 @@ class Shown:
     run: Run
     letter: str
     """A, B, ... where there are several, else nothing."""
-    dash: str
+    label: str
+    """What tells it apart from the others, where there are several."""
+    index: int
+    """Its position among them."""
     levels: pd.DataFrame
     answer: Answer
     margin: Margin
@@ -74,9 +77,28 @@ class Shown:
         """The branch's name on the page."""
         return f"{self.letter} {branch}".strip()
 
+    @property
+    def called(self) -> str:
+        """The run's name in a sentence: B (learning rate 6e-4)."""
+        return f"{self.letter} ({self.label})" if self.label else self.letter
+
+    def title(self, branch: str) -> str:
+        """The branch's name in the legend: that of a trunk says what tells its run apart."""
+        if self.label and branch == self.branches[0]:
+            return f"{self.letter} {self.label}"
+        return self.key(branch)
+
+    def ink(self, branch: str) -> str:
+        """The branch's own colour; where there are several runs, the run's."""
+        return COLOURS[self.index] if self.letter else colour(branch)
+
+    def dash(self, branch: str) -> str:
+        """The branch's kind of line where a colour is a run's."""
+        return DASHES[self.branches.index(branch) % len(DASHES)] if self.letter else "solid"
+
     def trace(self, branch: str, **more: Any) -> Trace:
-        """A line of that branch: its colour, this run's dashes; the legend finds it by `meta`."""
-        line = {"color": colour(branch), "dash": self.dash, "width": 2}
+        """A line of that branch; the legend finds it by `meta`."""
+        line = {"color": self.ink(branch), "dash": self.dash(branch), "width": 2}
         return {"type": "scatter", "meta": self.key(branch), "name": _plain(self.key(branch)), "line": line} | more
 
 
@@ -153,16 +175,16 @@ def against_density(shown: Sequence[Shown], levels: Sequence[int], name: str, co
             x = _round(100 * part["density"])
             mean, low, high = (_round(m.factor * part[end]) for end in ("mean", "min", "max"))
             if len(x) > 1:
-                bands.append(s.trace(branch, **_band(x, low, high, colour(branch))))
+                bands.append(s.trace(branch, **_band(x, low, high, s.ink(branch))))
             points = part.to_dict("records")
             each = curve(s.levels, column, branch)
             text = [
-                f"<b>{_plain(s.key(branch))}</b>, level {point['level']}, {share(point['density'])} of the weights<br>"
-                f"mean {m.words(point['mean'])}"
+                f"<b>{_plain(s.title(branch))}</b>, level {point['level']}, {share(point['density'])} of the weights"
+                f"<br>mean {m.words(point['mean'])}"
                 + "".join(f"<br>replicate {r}: {m.words(v)}" for r, v in each[point["level"]].dropna().items())
                 for point in points
             ]
-            marker = {"size": 6, "color": colour(branch)}
+            marker = {"size": 6, "color": s.ink(branch)}
             line = s.trace(branch, x=x, y=mean, mode="lines+markers", marker=marker, text=text)
             lines.append(line | {"hovertemplate": "%{text}<extra></extra>"})
             density |= set(part["density"])
@@ -208,7 +230,7 @@ def training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> l
                 drawn = chart.by_level[levels.index(level)]
                 drawn += [_curve(s, one, m, column, every, arrays) for _, one in part.groupby(["replicate", "draw"])]
                 if level == 0:
-                    grey = {"line": {"color": "dense", "dash": s.dash, "width": 1}}
+                    grey = {"line": {"color": "dense", "dash": DASHES[s.index], "width": 1}}
                     chart.traces += [line | grey for line in drawn if line["meta"] == s.key(branch)]
             for trace, level, words in _stops(s, m, AT_EARLY_STOP[column]):
                 chart.by_level[levels.index(level)].append(trace)
@@ -239,7 +261,7 @@ def _stops(s: Shown, m: Measure, column: str) -> Iterable[tuple[Trace, int, str]
     iterations, values = (summary(s.levels, name).set_index(["branch", "level"])["mean"] for name in (STOP, column))
     stopped: Any = s.levels.dropna(subset=[column]).groupby(["branch", "level"], sort=False)
     for (branch, level), rows in stopped:
-        ring = {"size": 10, "symbol": "circle", "color": colour(branch), "line": {"width": 2}}
+        ring = {"size": 10, "symbol": "circle", "color": s.ink(branch), "line": {"width": 2}}
         hover = f"early stop: iteration %{{x:,}}, %{{y:{m.form}}}<extra>{_plain(s.key(branch))}</extra>"
         points = {"x": _round(rows[STOP], 0), "y": _round(m.factor * rows[column], 5), "mode": "markers"}
         stop, value = measure(STOP).text(iterations[branch, level]), m.text(values[branch, level])

@@ -25,20 +25,24 @@ from lottery.analysis.frames import densities, trunk_of
 from lottery.errors import LotteryError
 from lottery.runs.rows import wanted
 from lottery.runs.store import Run, write
-from lottery.spec import PRESETS, Spec, flatten
+from lottery.spec import PRESETS, Spec
 from lottery.views.measures import (
     COMPARED,
+    SETTINGS,
     Comparison,
     TableRow,
     Verdict,
     Verdicts,
-    colour,
+    differing,
     measure,
     rules,
+    run_labels,
+    run_settings,
+    setting_value,
     table,
     verdicts,
 )
-from lottery.views.report import charts
+from lottery.views.report import charts, compare
 from lottery.views.report.charts import DASHES, Arrays, Shown
 
 TABLE = ("early_stop_iteration", "test_accuracy_early_stop", "test_accuracy", "train_accuracy", "seconds")
@@ -82,7 +86,12 @@ def write_report(
 
 def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: float | None = None) -> str:
     """The page as HTML; the arguments are as in `write_report`."""
-    shown = [_show(run, i, len(runs), margin) for i, run in enumerate(runs)]
+    settings = [run_settings(run) for run in runs]
+    labels = run_labels(settings)
+    shown = [
+        _show(run, i, label if len(runs) > 1 else "", len(runs), margin)
+        for i, (run, label) in enumerate(zip(runs, labels, strict=True))
+    ]
     finished = [s for s in shown if not s.levels.empty]
     judged = [{branch: verdicts(s.levels, s.margin.points, branch) for branch in s.branches} for s in finished]
     compared = [
@@ -94,8 +103,11 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     training = charts.training(finished, levels, arrays)
     tickets = [charts.tickets(s, levels) for s in finished]
     cost = [charts.against_density(finished, levels, "seconds", "seconds")]
+    between = compare.between(shown, levels) if len(shown) > 1 else None
+    controls = [(s, section) for s in finished if (section := compare.within(s, levels))]
+    differences = [c for section in (between, *(section for _, section in controls)) if section for c in section.charts]
     overview, training, cost = ([c for c in some if c.traces] for some in (overview, training, cost))
-    drawn = [*overview, *training, *(c for t in tickets for c in (*t.charts, *t.weights)), *cost]
+    drawn = [*differences, *overview, *training, *(c for t in tickets for c in (*t.charts, *t.weights)), *cost]
     data = {
         "charts": {chart.name: asdict(chart) for chart in drawn},
         "arrays": arrays.packed,
@@ -110,12 +122,18 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     return environment.get_template("report.html").render(
         shown=shown,
         title=" and ".join(s.run.path.name for s in shown),
+        between=between,
+        controls=controls,
         overview=overview,
         training=training,
         tickets=tickets,
         cost=cost,
         cost_says=[_saved(s) for s in finished],
-        keys=[{"key": s.key(branch), "colour": colour(branch), "dash": s.dash} for s in shown for branch in s.branches],
+        keys=[
+            {"key": s.key(branch), "title": s.title(branch), "colour": s.ink(branch), "dash": s.dash(branch)}
+            for s in shown
+            for branch in s.branches
+        ],
         levels=levels,
         level=levels.index(finished[0].answer.level) if finished else 0,
         headings=[
@@ -132,7 +150,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
             for rule in rules({v.name for v in found.values()}, s.margin)
         ],
         claims=[(s, claims) for s in shown if (claims := claims_of(s.run)) is not None],
-        differing=_differing(shown),
+        differing=[(SETTINGS[name], [setting_value(each[name]) for each in settings]) for name in differing(settings)],
         provenance=[_provenance(s) for s in shown],
         data=Markup(_json(data)),
         plotly=Markup(get_plotlyjs()),
@@ -141,12 +159,13 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     )
 
 
-def _show(run: Run, index: int, count: int, margin: float | None) -> Shown:
+def _show(run: Run, index: int, label: str, count: int, margin: float | None) -> Shown:
     levels = run.levels()
     return Shown(
         run,
         letter="ABCDEF"[index] if count > 1 else "",
-        dash=DASHES[index],
+        label=label,
+        index=index,
         levels=levels,
         answer=answer_of(run, margin),
         margin=margin_of(run, levels, margin),
@@ -210,7 +229,7 @@ def _table(s: Shown, judged: Mapping[str, Verdicts], compared: Sequence[str]) ->
     return [
         {
             "key": s.key(row.branch),
-            "colour": colour(row.branch),
+            "colour": s.ink(row.branch),
             "level": row.level,
             "density": round(density.factor * row.density, 4),
             "weights": density.text(row.density),
@@ -247,19 +266,6 @@ def _verdict(name: str, row: Verdict | None) -> dict[str, Any]:
     """The verdict in a word, and whether it is shown for all levels together."""
     words = {"yes": name, "no": f"not {name}", "undecided": "undecided"}
     return {"verdict": words[row.verdict] if row else "", "shown": bool(row and row.shown)}
-
-
-def _differing(shown: Sequence[Shown]) -> list[tuple[str, list[str]]]:
-    """Setting -> its value in each run, where they differ."""
-    specs = [flatten(s.run.spec) for s in shown]
-    values = {name: [_value(spec[name]) for spec in specs] for name in specs[0]}
-    values["engine"] = [s.run.info["engine"] for s in shown]
-    values["device"] = [s.run.info["device"] for s in shown]
-    return [(name, each) for name, each in values.items() if len(set(each)) > 1]
-
-
-def _value(value: object) -> str:
-    return json.dumps(value) if isinstance(value, list | dict) else str(value)
 
 
 def command(spec: Spec, engine: str, device: str) -> str:
