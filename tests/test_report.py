@@ -29,6 +29,7 @@ from lottery.runs.store import Run
 from lottery.spec import PRESETS, Spec, flatten
 from lottery.studies import claims_of, lth_mnist
 from lottery.views import report
+from lottery.views.measures import COLOURS, run_labels, run_settings, setting_label
 from lottery.views.report import charts, document
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -343,17 +344,23 @@ def test_two_runs_are_laid_over_each_other(browser: webdriver.Chrome, finished: 
     visit(browser, write([finished, other], tmp_path))
     rows = [row.text.split() for row in browser.find_elements(By.CSS_SELECTOR, "#differences tbody tr")]
     assert ["seed", "0", "7"] in rows
-    assert ["recipe.iterations", "30", "20"] in rows
+    assert ["iterations", "30", "20"] in rows
+    assert ["branches", "reinit:2", "none"] in rows
     spec, there = Run(finished).spec, Run(other).spec
-    assert {row[0] for row in rows} == set(spec.differences(there))
+    names = [row.text for row in browser.find_elements(By.CSS_SELECTOR, "#differences tbody th")]
+    assert names == [setting_label(name) for name in spec.differences(there)]
     keys = [key.text for key in browser.find_elements(By.CSS_SELECTOR, ".legend button")]
-    assert keys == ["A rewind", "A reinit", "B rewind"]
+    ours, theirs = run_labels([run_settings(Run(path)) for path in (finished, other)])
+    assert keys == [f"A {ours}", "A reinit", f"B {theirs}"]
     lines: list[list[str]] = browser.execute_script(
         "return document.getElementById('accuracy').data.filter(t => t.mode == 'lines+markers')"
         ".map(t => [t.meta, t.line.dash, t.line.color])"
     )
-    assert {line[0]: line[1] for line in lines} == {"A rewind": "solid", "A reinit": "solid", "B rewind": "dash"}
-    assert lines[0][2] == lines[-1][2] == "#0072B2"  # a branch has one colour
+    assert lines == [  # a run has one colour, a branch one kind of line
+        ["A rewind", "solid", COLOURS[0]],
+        ["A reinit", "dash", COLOURS[0]],
+        ["B rewind", "solid", COLOURS[1]],
+    ]
     assert len(marks(browser)) > 15
     assert all(marks(browser).values())
 

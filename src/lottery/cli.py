@@ -108,7 +108,7 @@ class ReproduceCommand:
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Write one HTML page that shows a run, or several beside each other."""
+    """Write one HTML page that shows a run, or compares several with the first."""
 
     runs: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
     """Each one's folder, its name, or the beginning of its name."""
@@ -468,6 +468,8 @@ def _report(command: ReportCommand, console: Console) -> None:
     runs = [store.find(name, command.runs_dir) for name in command.runs]
     alone = runs[0].path / "report.html" if len(runs) == 1 else command.runs_dir / "comparison.html"
     path = api.report(runs, command.output or alone, command.margin)
+    if len(runs) > 1:
+        console.print(terminal.comparison([run.now() for run in runs]), highlight=False, markup=False, soft_wrap=True)
     console.print(f"report:  {path}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ Sentences rest on the latter: with twenty levels, one that leaves out 0 by itsel
 Two runs are compared in pairs where their replicates share what is drawn, else as independent samples (Welch).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import hypot, isnan
 from typing import Any, NamedTuple
@@ -26,9 +26,6 @@ from lottery.runs.store import Run
 NEAR = 0.025
 """How far apart, relative to the larger, densities of two runs may be to be compared: a ninth of a step of 20 %."""
 
-Matches = Sequence[tuple[int, int]]
-"""Pairs of levels: ours, theirs."""
-
 
 @dataclass(frozen=True)
 class Contrast:
@@ -45,7 +42,8 @@ class Contrast:
     """Test accuracy, ours minus theirs, percentage points."""
     stops: pd.DataFrame
     """Early-stop iteration, ours over theirs, geometric means; no rows where either has none. Intervals are NaN where
-    the validation loss of some network was lowest at its last evaluation: it was not seen to stop."""
+    it isn't known which is earlier: neither network of a pair was seen to stop, as its validation loss was lowest at
+    its last evaluation. If the sides have different numbers of iterations, where any network was not."""
     replicates: tuple[int, int]
     """Ours and theirs that have all levels: as many as there are pairs, if they are paired."""
     paired: bool
@@ -102,7 +100,9 @@ def compare(ours: Run, theirs: Run) -> Comparison:
     found = matches(levels[0], levels[1])
     there = [len(levels_of(frame, trunk)) for frame, trunk in zip(levels, trunks, strict=True)]
     return Comparison(
-        contrast(levels, trunks, found, paired),
+        contrast(
+            Side(levels[0], trunks[0], [a for a, _ in found]), Side(levels[1], trunks[1], [b for _, b in found]), paired
+        ),
         pairing=pairing,
         unmatched=(there[0] - len(found), there[1] - len(found)),
         complete=all({row.place for row in run.rows()}.issuperset(wanted(run.spec)) for run in (ours, theirs)),
@@ -145,45 +145,80 @@ def controls(levels: pd.DataFrame) -> dict[str, Contrast]:
     for branch in branches_of(levels):
         both = sorted(set(levels_of(levels, trunk)) & set(levels_of(levels, branch)) - {0})
         if branch != trunk and both:
-            found[branch] = contrast((levels, levels), (trunk, branch), [(level, level) for level in both], True)
+            found[branch] = contrast(Side(levels, trunk, both), Side(levels, branch, both), paired=True)
     return found
 
 
-def contrast(
-    levels: tuple[pd.DataFrame, pd.DataFrame], branches: tuple[str, str], at: Matches, paired: bool
-) -> Contrast:
-    """Networks of one branch minus those of another.
+@dataclass(frozen=True)
+class Side:
+    """The networks of a branch at some of its levels."""
+
+    levels: pd.DataFrame
+    """The frame of their run."""
+    branch: str
+    at: Sequence[int]
+    """Levels, as many as the other side has, in the order in which they are compared."""
+
+    def values(self, column: str) -> pd.DataFrame:
+        """One row per replicate, one column per level of `at`."""
+        return curve(self.levels, column, self.branch).reindex(columns=[*self.at])
+
+    def late(self) -> pd.DataFrame:
+        """As `values`, True where the network was not seen to stop."""
+        return unstopped(self.levels, self.branch).reindex(columns=[*self.at]).gt(0)
+
+    def rounding(self) -> float:
+        """Of the logarithm of an early stop, see `verdicts.rounding`."""
+        return rounding(self.levels) / float(curve(self.levels, STOP)[0].mean())
+
+
+def contrast(ours: Side, theirs: Side, paired: bool) -> Contrast:
+    """Networks of one side minus those of the other.
 
     Args:
-        levels: the frames, ours and theirs.
-        branches: their branches.
-        at: the levels that are compared.
+        ours: one side.
+        theirs: the other; its levels name those of the result.
         paired: whether replicates of one number belong together.
     """
-    column = EARLY if all(frame[EARLY].notna().any() for frame in levels) else LAST
+    sides = ours, theirs
+    column = EARLY if all(side.levels[EARLY].notna().any() for side in sides) else LAST
 
-    def values(name: str) -> list[pd.DataFrame]:
-        """Of each side, one row per replicate, one column per match, named by their level."""
-        return [
-            curve(frame, name, branch).reindex(columns=[pair[side] for pair in at]).set_axis([b for _, b in at], axis=1)
-            for side, (frame, branch) in enumerate(zip(levels, branches, strict=True))
-        ]
+    def named(values: Iterable[pd.DataFrame]) -> list[pd.DataFrame]:
+        return [frame.set_axis(axis["level"], axis=1) for frame in values]
 
-    sides = [100 * side for side in values(column)]
-    axis = pd.DataFrame({"level": [b for _, b in at], "other_level": [a for a, _ in at]})
-    axis = axis.assign(density=axis["level"].map(densities(levels[1])))
-    complete = [complete_replicates(side) for side in ([sides[0] - sides[1]] * 2 if paired else sides)]
-    stops = [side.apply(np.log) for side in values(STOP)]
+    axis = pd.DataFrame({"level": [*theirs.at], "other_level": [*ours.at]})
+    axis = axis.assign(density=axis["level"].map(densities(theirs.levels)))
+    accuracies = named(100 * side.values(column) for side in sides)
+    stops = _differences(
+        named(side.values(STOP).apply(np.log) for side in sides), [s.rounding() for s in sides], paired
+    )
+    ends = ["low", "high", "joint_low", "joint_high"]
+    stops.loc[stops["level"].isin(_unseen(sides, named(side.late() for side in sides), paired)), ends] = np.nan
+    complete = [complete_replicates(x) for x in ([accuracies[0] - accuracies[1]] * 2 if paired else accuracies)]
     return Contrast(
         column,
-        axis.merge(_differences(sides, (0.0, 0.0), paired), on="level"),
-        axis.merge(_ratios(levels, branches, at, stops, paired), on="level"),
+        axis.merge(_differences(accuracies, [0.0, 0.0], paired), on="level"),
+        axis.merge(stops.assign(**{name: np.exp(stops[name].astype(float)) for name in ["mean", *ends]}), on="level"),
         (len(complete[0]), len(complete[1])),
         paired,
     )
 
 
-def _differences(sides: Sequence[pd.DataFrame], errors: tuple[float, float], paired: bool) -> pd.DataFrame:
+def _unseen(sides: Sequence[Side], late: Sequence[pd.DataFrame], paired: bool) -> list[int]:
+    """Levels that are no evidence of which side stops earlier: where neither network of a pair was seen to stop.
+
+    With as many iterations on both sides, one that has not stopped is at least known to be the later one. With more on
+    one side, it is not.
+    """
+    any_of = [side.any() for side in late]
+    if len({int(side.levels["iterations"].max()) for side in sides}) > 1:
+        unseen = any_of[0] | any_of[1]
+    else:
+        unseen = (late[0] & late[1]).any() if paired else any_of[0] & any_of[1]
+    return [int(level) for level in unseen.index[unseen]]
+
+
+def _differences(sides: Sequence[pd.DataFrame], errors: Sequence[float], paired: bool) -> pd.DataFrame:
     """Ours minus theirs by level, where both have values."""
     ours, theirs = sides
     both = [level for level in ours if ours[level].notna().any() and theirs[level].notna().any()]
@@ -195,28 +230,10 @@ def _differences(sides: Sequence[pd.DataFrame], errors: tuple[float, float], pai
         rows = [interval(pairs[level], error=hypot(*errors)) for level in both]
     else:
         joint = joint_intervals([ours, -theirs], errors)
-        rows = [welch(ours[level], theirs[level], errors) for level in both]
+        rows = [welch(ours[level], theirs[level], (errors[0], errors[1])) for level in both]
     table = pd.DataFrame(rows, both, ["mean", "low", "high", "n"])
     table = table.join(joint.add_prefix("joint_"))[table["n"] > 0]
     return table.rename_axis("level").reset_index()
-
-
-def _ratios(
-    levels: tuple[pd.DataFrame, pd.DataFrame],
-    branches: tuple[str, str],
-    at: Matches,
-    sides: Sequence[pd.DataFrame],
-    paired: bool,
-) -> pd.DataFrame:
-    """Early stops, ours over theirs, from logarithms of the iterations."""
-    dense = [curve(frame, STOP)[0].mean() for frame in levels]
-    errors = [rounding(frame) / stop for frame, stop in zip(levels, dense, strict=True)]
-    table = _differences(sides, (errors[0], errors[1]), paired)
-    ends = ["low", "high", "joint_low", "joint_high"]
-    late = [unstopped(frame, branch).gt(0).any() for frame, branch in zip(levels, branches, strict=True)]
-    unseen = {b for a, b in at if late[0].get(a, False) or late[1].get(b, False)}
-    table.loc[table["level"].isin(unseen), ends] = np.nan
-    return table.assign(**{name: np.exp(table[name].astype(float)) for name in ["mean", *ends]})
 
 
 def finding(found: Comparison, ours: str, theirs: str) -> Finding:

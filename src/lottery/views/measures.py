@@ -295,33 +295,21 @@ CONTRASTS = {
 
 SETTINGS = {
     "data.name": "data",
-    "data.scaling": "scaling",
     "data.validation": "validation images",
     "model.name": "network",
     "model.hidden": "hidden units",
     "model.init": "initial weights",
     "model.std": "initial standard deviation",
-    "recipe.optimizer": "optimizer",
-    "recipe.learning_rate": "learning rate",
-    "recipe.momentum": "momentum",
-    "recipe.weight_decay": "weight decay",
-    "recipe.batch_size": "batch size",
-    "recipe.drop_last": "last batch left out",
-    "recipe.iterations": "iterations",
     "recipe.evaluate_every": "iterations between evaluations",
-    "pruning.criterion": "criterion",
-    "pruning.scope": "scope",
     "pruning.rate": "pruning rate",
-    "pruning.layer_rates": "layer rates",
-    "start": "start",
-    "branches": "branches",
-    "levels": "levels",
-    "replicates": "replicates",
-    "seed": "seed",
-    "engine": "engine",
-    "device": "device",
+    "pruning.scope": "pruning scope",
 }
-"""Setting of a run, by its dotted name in a spec -> how it is called."""
+"""Setting of a run, by its dotted name in a spec -> how it is called, where that is not the name's last part."""
+
+
+def setting_label(name: str) -> str:
+    """How a setting is called: learning rate for recipe.learning_rate."""
+    return SETTINGS.get(name) or name.rpartition(".")[2].replace("_", " ")
 
 
 def setting_value(value: object) -> str:
@@ -360,7 +348,16 @@ def run_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     names = differing(settings)
     names = [name for name in names if name not in EXTENT] or names
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [", ".join(f"{SETTINGS[n]} {setting_value(each[n])}" for n in names[:3]) + more for each in settings]
+    return [", ".join(f"{setting_label(n)} {setting_value(each[n])}" for n in names[:3]) + more for each in settings]
+
+
+LETTERS = "ABCDEF"
+"""What runs beside each other are called in short."""
+
+
+def run_name(letter: str, label: str) -> str:
+    """A run's name in a sentence: B (learning rate 6e-4)."""
+    return f"{letter} ({label})" if label else letter
 
 
 def ticks(densities: Iterable[float], most: int) -> list[float]:

@@ -544,10 +544,10 @@ def compare(runs: Sequence[Run]) -> list[Axes]:
         Line(name, run.levels(), colour=ink) for name, run, ink in zip(names, [first, *others], COLOURS, strict=False)
     ]
     top, bottom = panels(2, "", columns=1, width=7, height=3.6)
-    against_density(lines, column, top, inf).legend(frameon=False)
+    meaning = "bars: lowest to highest replicate"
+    against_density(lines, column, top, inf).legend(frameon=False, fontsize=9, title=meaning, title_fontsize=8)
     _differences(differences, bottom)
     bottom.sharex(top)
-    top.set_title("bars: lowest to highest replicate", fontsize=9, loc="right")
     return [top, bottom]
 
 
@@ -566,8 +566,8 @@ def _differences(lines: Sequence[tuple[str, comparison.Contrast, str]], ax: Axes
     ax.axhline(0, color="0.5", linewidth=1, linestyle="dashed")
     _density_axis(ax, density, 6)
     ax.set_ylabel("difference in test accuracy (points)")
-    ax.set_title("bars: 95 % of each level alone; shade: 95 % for all levels together", fontsize=9, loc="right")
-    ax.legend(frameon=False, fontsize=9)
+    meaning = "bars: 95 % interval of that level alone\nshaded: 95 % for all levels together"
+    ax.legend(frameon=False, fontsize=9, title=meaning, title_fontsize=8)
     return ax
 
 

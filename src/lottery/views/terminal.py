@@ -21,12 +21,16 @@ from lottery.views.measures import (
     COMPARED,
     EARLY,
     LAST,
+    LETTERS,
     SENTENCES,
     STOP,
     Measure,
     Verdict,
     measure,
     rules,
+    run_labels,
+    run_name,
+    run_settings,
     table,
     verdicts,
 )
@@ -294,3 +298,12 @@ def _progress(run: Run) -> list[Cell]:
     done = f"{len(rows)} of {len(list(wanted(run.spec)))}" if run.unfinished(run.spec) else f"all {len(rows)}"
     accuracy = [measure(LAST).words(best.test_accuracy or 0), measure("density").words(best.density)] if best else ["–"]
     return [[done, str(run.spec.replicates)], accuracy]
+
+
+def comparison(runs: Sequence[Run]) -> str:
+    """What several runs show, each against the first, in one sentence."""
+    from lottery.analysis.comparison import compare, finding, together
+
+    first, *others = map(run_name, LETTERS, run_labels([run_settings(run) for run in runs]))
+    found = [finding(compare(run, runs[0]), name, first) for run, name in zip(runs[1:], others, strict=True)]
+    return together(found, others, first)

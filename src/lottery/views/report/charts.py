@@ -18,7 +18,7 @@ from lottery.analysis.frames import branches_of, curve, densities
 from lottery.analysis.statistics import summary
 from lottery.analysis.verdicts import Margin
 from lottery.runs.store import Run
-from lottery.views.measures import AT_EARLY_STOP, COLOURS, EARLY, LAST, STOP, Measure, colour, measure, ticks
+from lottery.views.measures import AT_EARLY_STOP, COLOURS, EARLY, LAST, STOP, Measure, colour, measure, run_name, ticks
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 """Lines of the first branch, the second, ... where a colour is a run's."""
@@ -79,8 +79,8 @@ class Shown:
 
     @property
     def called(self) -> str:
-        """The run's name in a sentence: B (learning rate 6e-4)."""
-        return f"{self.letter} ({self.label})" if self.label else self.letter
+        """The run's name in a sentence."""
+        return run_name(self.letter, self.label)
 
     def title(self, branch: str) -> str:
         """The branch's name in the legend: that of a trunk says what tells its run apart."""

@@ -28,7 +28,7 @@ from lottery.runs.store import Run, write
 from lottery.spec import PRESETS, Spec
 from lottery.views.measures import (
     COMPARED,
-    SETTINGS,
+    LETTERS,
     Comparison,
     TableRow,
     Verdict,
@@ -38,12 +38,13 @@ from lottery.views.measures import (
     rules,
     run_labels,
     run_settings,
+    setting_label,
     setting_value,
     table,
     verdicts,
 )
 from lottery.views.report import charts, compare
-from lottery.views.report.charts import DASHES, Arrays, Shown
+from lottery.views.report.charts import Arrays, Shown
 
 TABLE = ("early_stop_iteration", "test_accuracy_early_stop", "test_accuracy", "train_accuracy", "seconds")
 """Columns of the table of all levels."""
@@ -69,7 +70,7 @@ def write_report(
         The path.
 
     Raises:
-        LotteryError: for a folder that is not there, a run given twice, more runs than there are kinds of lines, and a
+        LotteryError: for a folder that is not there, a run given twice, more runs than there are colours, and a
             damaged run.
     """
     if not path.parent.is_dir():
@@ -78,8 +79,8 @@ def write_report(
     for run, name in zip(runs, names, strict=True):
         if names.count(name) > 1:
             raise LotteryError(f"{run.path} is given twice: give each run once")
-    if len(runs) > len(DASHES):
-        raise LotteryError(f"{len(runs)} runs: at most {len(DASHES)} can be told apart on one page")
+    if len(runs) > len(LETTERS):
+        raise LotteryError(f"{len(runs)} runs: at most {len(LETTERS)} can be told apart on one page")
     write(path, page(runs, claims_of, margin).encode())
     return path
 
@@ -88,10 +89,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     """The page as HTML; the arguments are as in `write_report`."""
     settings = [run_settings(run) for run in runs]
     labels = run_labels(settings)
-    shown = [
-        _show(run, i, label if len(runs) > 1 else "", len(runs), margin)
-        for i, (run, label) in enumerate(zip(runs, labels, strict=True))
-    ]
+    shown = [_show(run, i, labels, margin) for i, run in enumerate(runs)]
     finished = [s for s in shown if not s.levels.empty]
     judged = [{branch: verdicts(s.levels, s.margin.points, branch) for branch in s.branches} for s in finished]
     compared = [
@@ -150,7 +148,9 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
             for rule in rules({v.name for v in found.values()}, s.margin)
         ],
         claims=[(s, claims) for s in shown if (claims := claims_of(s.run)) is not None],
-        differing=[(SETTINGS[name], [setting_value(each[name]) for each in settings]) for name in differing(settings)],
+        differing=[
+            (setting_label(name), [setting_value(each[name]) for each in settings]) for name in differing(settings)
+        ],
         provenance=[_provenance(s) for s in shown],
         data=Markup(_json(data)),
         plotly=Markup(get_plotlyjs()),
@@ -159,12 +159,12 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     )
 
 
-def _show(run: Run, index: int, label: str, count: int, margin: float | None) -> Shown:
+def _show(run: Run, index: int, labels: Sequence[str], margin: float | None) -> Shown:
     levels = run.levels()
     return Shown(
         run,
-        letter="ABCDEF"[index] if count > 1 else "",
-        label=label,
+        letter=LETTERS[index] if len(labels) > 1 else "",
+        label=labels[index],
         index=index,
         levels=levels,
         answer=answer_of(run, margin),
