@@ -549,7 +549,10 @@ def test_a_mask_is_copied_on_entering() -> None:
     with lottery.hold(net, given):
         for mask in given.values():
             mask[:] = ~mask
-        train(net, masks, OPTIMIZERS["sgd"](net.parameters()), steps=1)
+        net.double()  # for which the masks are read again
+        gradients(net, optimizer := OPTIMIZERS["sgd"](net.parameters()), batch(net, dtype=torch.float64))
+        optimizer.step()
+        check(net, masks, optimizer)
 
 
 # --- copies, and what is left
