@@ -6,19 +6,21 @@ row in `initial.INITS`. Nothing here imports torch before a module is built.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from lottery.errors import LotteryError, known
 from lottery.models.conv import conv, lenet_5
 from lottery.models.initial import INITS, initial_weights
 from lottery.models.layout import Layer, Network, Tensor
 from lottery.models.mlp import lenet_300_100, mlp
+from lottery.models.own import is_row, own
 from lottery.models.resnet import resnet
 from lottery.models.vgg import vgg
 from lottery.spec import Model
 
 __all__ = ["INITS", "MODELS", "Layer", "Network", "Tensor", "initial_weights", "network"]
 
-MODELS: dict[str, Callable[[Model, tuple[int, ...], int], Network]] = {
+MODELS: dict[str, Callable[..., Any]] = {
     "lenet-300-100": lenet_300_100,
     "mlp": mlp,
     "lenet-5": lenet_5,
@@ -26,7 +28,8 @@ MODELS: dict[str, Callable[[Model, tuple[int, ...], int], Network]] = {
     **{f"resnet-{depth}": partial(resnet, depth) for depth in range(8, 111, 6)},
     **{f"vgg-{depth}": partial(vgg, depth) for depth in (11, 13, 16, 19)},
 }
-"""Name -> function from the spec's model, shape of an example, number of classes to the network."""
+"""Name -> function from the spec's model, shape of an example, number of classes to the network; or, of one's own, a
+function without arguments to a new nn.Module, such as its class."""
 
 
 WEIGHTS = 100_000_000
@@ -47,7 +50,8 @@ def network(model: Model, inputs: tuple[int, ...], classes: int) -> Network:
     """
     if model.name not in MODELS:
         raise LotteryError(known("model", model.name, MODELS))
-    described = MODELS[model.name](model, inputs, classes)  # shapes alone: no weight is drawn yet
+    row = MODELS[model.name]
+    described = row(model, inputs, classes) if is_row(row) else own(model, inputs, classes, row)
     if described.weights > WEIGHTS:
         setting = f"model.width = {model.width}" if model.width else f"model.hidden = {list(model.hidden)}"
         raise LotteryError(f"{setting}: these layers have {described.weights:,} weights, at most {WEIGHTS:,}")
