@@ -3,13 +3,14 @@
 To add one: a function from Evidence to scores shaped like the weights (lowest leaves first) and a row in CRITERIA.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 
-from lottery.errors import LotteryError, known
+from lottery.errors import LotteryError, known, own_code
 from lottery.masks import Masks, Weights, select
 from lottery.spec import Pruning
 
@@ -57,11 +58,36 @@ def rates(pruning: Pruning, names: Iterable[str]) -> dict[str, float]:
 
 
 def prune(evidence: Evidence, pruning: Pruning) -> Masks:
-    """The next level's masks. Raises LotteryError, naming the tensor, for weights that are NaN or infinite."""
+    """The next level's masks. Raises LotteryError, naming the tensor, for weights that are NaN or infinite, and for a
+    criterion that fails, or gives no finite number for each weight."""
     if pruning.criterion not in CRITERIA:
         raise LotteryError(known("pruning.criterion", pruning.criterion, CRITERIA))
     for name, mask in evidence.masks.items():
         if bad := np.count_nonzero(~np.isfinite(evidence.trained[name][mask])):
             raise LotteryError(f"{bad} trained weights of {name} are NaN or infinite: nothing was pruned")
-    scores = CRITERIA[pruning.criterion](evidence)
+    with own_code(f"pruning.criterion = {pruning.criterion!r}: fails"):
+        scores = CRITERIA[pruning.criterion](evidence)
+    scores = _scores(f"pruning.criterion = {pruning.criterion!r}", scores, evidence.masks)
     return select(scores, evidence.masks, rates(pruning, evidence.masks), pruning.scope)
+
+
+def _scores(what: str, scores: Any, masks: Masks) -> Weights:
+    """What a criterion gave, as arrays of the masks' names and shapes."""
+    remedy = "give a dict with an array of scores for each mask, of its shape"
+    if not isinstance(scores, Mapping):
+        raise LotteryError(f"{what}: gives a {type(scores).__name__}: {remedy}")
+    arrays: Weights = {}
+    for name, mask in masks.items():
+        if name not in scores:
+            raise LotteryError(f"{what}: gives no scores of {name}: {remedy}")
+        try:
+            array = np.asarray(scores[name])
+        except (RuntimeError, TypeError, ValueError) as error:  # a tensor with gradients, or of a GPU
+            raise LotteryError(f"{what}: gives scores of {name} that are no array ({error}): {remedy}") from None
+        if array.dtype.kind not in "fiub" or array.shape != mask.shape:
+            words = f"{array.dtype} of shape {array.shape}, not numbers of shape {mask.shape}"
+            raise LotteryError(f"{what}: gives scores of {name} as {words}: {remedy}")
+        if bad := np.count_nonzero(~np.isfinite(array[mask])):
+            raise LotteryError(f"{what}: gives {bad} scores of {name} that are NaN or infinite: nothing was pruned")
+        arrays[name] = array
+    return arrays

@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 
 from lottery import seeds
-from lottery.errors import LotteryError
+from lottery.errors import LotteryError, own_code
 from lottery.masks import Masks, Weights, apply, keep_highest
 from lottery.seeds import Key
 
@@ -297,3 +297,22 @@ STARTS: dict[str, Rule] = {
         for multiple in (0.5, 1, 2, 3)
     },
 }
+
+
+def begin(name: str, trunk: Trunk) -> Start:
+    """The start that the rule of that name makes. Raises LotteryError where it fails, or makes none of this network."""
+    what = f"start rule {name}"
+    with own_code(f"{what} fails"):
+        start = STARTS[name].start(trunk)
+    if not isinstance(start, Start):
+        raise LotteryError(f"{what}: makes a {type(start).__name__}: it must make a lottery.starts.Start")
+    for kind, ours, theirs in (("weights", trunk.initial, start.weights), ("masks", trunk.masks, start.masks)):
+        for tensor in dict.fromkeys([*ours, *theirs]):
+            one, other = (np.asarray(arrays[tensor]) if tensor in arrays else None for arrays in (ours, theirs))
+            if one is None or other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+                now, should = ("nothing" if a is None else f"{a.dtype} of shape {a.shape}" for a in (other, one))
+                raise LotteryError(f"{what}: its {kind} of {tensor} are {now}: they must be {should}")
+    for tensor, mask in start.masks.items():
+        if count := np.count_nonzero(start.weights[tensor][~mask]):
+            raise LotteryError(f"{what}: {count} pruned weights of {tensor} are not 0: use lottery.masks.apply")
+    return start
