@@ -21,7 +21,7 @@ from rich.segment import Segment
 
 from lottery import api
 from lottery.errors import LotteryError, line, shown
-from lottery.runs import experiment, store, trackers, verify
+from lottery.runs import code, experiment, store, trackers, verify
 from lottery.spec import Spec, load
 from lottery.views import terminal
 
@@ -306,6 +306,7 @@ _rule(  # pairs: left to itself, tyro offers flags for the keys of the default o
     lambda rates: [str(word) for pair in rates.items() for word in pair],
     "*",
 )
+_rule(tuple[str | Path, ...], "[FILE ...]", tuple, list, "*")
 _rule(  # apart by spaces or commas
     tuple[str, ...],
     "[RULE[:DRAWS] ...]",
@@ -322,13 +323,28 @@ def _parse(arguments: list[str]) -> Command:
         flags = [word.partition("=") for word in arguments]
         arguments = [SHORT.get(flag, flag) + equals + value for flag, equals, value in flags]
         if (preset := _preset(arguments)) is not None:
-            run = tyro.conf.subcommand("run", default=RunCommand(tyro.MISSING, load(preset)))
+            default = RunCommand(tyro.MISSING, load(preset))
+            run = tyro.conf.subcommand("run", default=default)
+            if HELP & set(arguments):
+                words = [word for word in arguments if word not in HELP]
+                run = tyro.conf.subcommand("run", default=default, description=_help(_tyro(words, run, REGISTRY)))
     return _tyro(arguments, run, REGISTRY)
+
+
+HELP = {"-h", "--help"}
+
+
+def _help(command: Command) -> str:
+    """What a run does, and what the files that it uses have registered."""
+    assert isinstance(command, RunCommand)
+    code.load(code.read(command.spec.use))
+    own = "; ".join(f"{setting} {', '.join(names)}" for setting, names in code.names().items())
+    return f"{RunCommand.__doc__}" + (f"\n\nFrom {', '.join(map(str, command.spec.use))}: {own}." if own else "")
 
 
 def _preset(arguments: list[str]) -> str | None:
     """The preset of a `run`, as the parser itself finds it; None where it finds none, or something else is wrong."""
-    words = [word for word in arguments if word not in ("-h", "--help")]
+    words = [word for word in arguments if word not in HELP]
     with REGISTRY, suppress(LotteryError):
         try:
             _tyro(words, tyro.conf.subcommand("run"), FIRST_LOOK)

@@ -269,8 +269,12 @@ class Spec:
     seed: int = 0
     """Seed of every random stream: initial weights, split, data order."""
 
+    use: tuple[str | Path, ...] = ()
+    """Python files that fill the registries with models, data sets, criteria or start rules of your own."""
+
     def __post_init__(self) -> None:
         _check_types(self)
+        object.__setattr__(self, "use", tuple(map(os.fspath, self.use)))
         if isinstance(self.rewind_to, str):  # so that 2% and the iterations that it is are one experiment
             object.__setattr__(self, "rewind_to", _share(self.rewind_to, self.recipe))
         remedy = f"must be 0 (the dense network alone) or more, at most {LEVELS:,}"
@@ -322,9 +326,10 @@ class Spec:
         return f"{self.data.name}-{self.model.name}-{self.recipe.iterations}it-seed{self.seed}-{digest}"
 
     def identity(self) -> dict[str, Any]:
-        """Settings by dotted name that differ from the defaults; how much is wanted (EXTENT) is not among them."""
+        """Settings by dotted name that differ from the defaults; how much is wanted (EXTENT) is not among them, nor
+        where files are: a run is bound to what is in them."""
         ours, defaults = flatten(Spec.from_toml(self.to_toml())), flatten(Spec())  # 1 and 1.0 are one rate
-        return {k: v for k, v in ours.items() if k not in EXTENT and v != defaults[k]}
+        return {k: v for k, v in ours.items() if k not in (*EXTENT, "use") and v != defaults[k]}
 
     def differences(self, other: "Spec") -> dict[str, tuple[Any, Any]]:
         """Dotted name -> (value here, value there) of the settings in which two specs differ."""
@@ -511,7 +516,8 @@ PRESETS: dict[str, Spec] = {
 
 
 def load(preset_or_path: str | Path) -> Spec:
-    """The preset of that name, or the spec in that TOML file. Raises LotteryError for neither."""
+    """The preset of that name, or the spec in that TOML file; its `use` is relative to the file's folder. Raises
+    LotteryError for neither."""
     check_type("preset", preset_or_path, Path)
     if preset_or_path in PRESETS:
         return PRESETS[str(preset_or_path)]
@@ -523,5 +529,6 @@ def load(preset_or_path: str | Path) -> Spec:
             raise LotteryError(f"cannot read the spec {path}: {error}: save it as UTF-8") from None
         except (OSError, ValueError) as error:  # ValueError: a name with a null in it
             raise LotteryError(f"cannot read the spec {path}: {error}") from error
-        return Spec.from_toml(text, source=str(path))
+        spec = Spec.from_toml(text, source=str(path))
+        return replace(spec, use=tuple(path.parent / file for file in spec.use))  # as they lie to the spec
     raise LotteryError(known("preset", str(preset_or_path), PRESETS) + ", or give the path of a .toml file")

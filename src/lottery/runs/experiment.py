@@ -4,9 +4,9 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 
 from lottery import criteria, engines, masks, models
-from lottery.data import DATASETS, SCALINGS, Raw, Splits, load, split
+from lottery.data import DATASETS, SCALINGS, Raw, Splits, dataset, load, split
 from lottery.engines import history
 from lottery.errors import LotteryError, check_type, known, shown
 from lottery.loop import Level, levels
 from lottery.models import Network
-from lottery.runs import runners, store
+from lottery.runs import code, runners, store
 from lottery.runs.checkpoints import LevelCheckpoint
 from lottery.runs.rows import Place, Row
 from lottery.runs.store import Run, SavedLevel
 from lottery.seeds import Key, stream
 from lottery.spec import Spec
 from lottery.spec import load as load_spec
-from lottery.starts import STARTS, Moment, Rewinding, Start, Trunk
+from lottery.starts import STARTS, Moment, Rewinding, Start, Trunk, begin
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,10 @@ def check(spec: Spec) -> Network:
     for name, draws in spec.draws.items():
         if draws > 1 and not STARTS[name].random:
             raise LotteryError(f"branches = '{name}:{draws}': {name} draws nothing at random, so give {name} alone")
-    data = DATASETS[spec.data.name]
+    data = dataset(spec.data.name)
+    if data.dtype != "uint8" and spec.data.scaling != "standardize":
+        remedy = f"is for images of bytes, and those of {data.name} are {data.dtype}: use standardize"
+        raise LotteryError(f"data.scaling = {spec.data.scaling!r}: {remedy}")
     if spec.data.validation >= data.train:
         raise LotteryError(f"data.validation = {spec.data.validation}: {data.name} has {data.train} training images")
     recipe, left = spec.recipe, data.train - spec.data.validation
@@ -96,8 +99,13 @@ def run(
     """
     if isinstance(spec, str | Path):
         spec = load_spec(spec)
-    network = check(spec)
+    check_type("spec", spec, Spec)
     check_type("runs_dir", runs_dir, Path)
+    path = Path(runs_dir) / spec.uid
+    used = code.read(spec.use)
+    used.check_same(path)  # before it is imported
+    code.load(used)
+    network = check(spec)
     if data_dir is not None:
         check_type("data_dir", data_dir, Path)
     for name, value, kind in (("engine", engine, str), ("device", device, str), ("jobs", jobs, int)):
@@ -108,15 +116,20 @@ def run(
         raise LotteryError(f"jobs = {shown(jobs)}: must be at least 1, and at most 10,000")
     if data_dir is not None and not os.path.isdir(data_dir):
         raise LotteryError(f"data-dir = {str(data_dir)!r}: there is no such folder")
+    if jobs > 1:
+        code.check_workers(spec)
     device = engines.resolve_device(device)
     engine = engines.choose(engine, network, spec.recipe, device)
-    path = Path(runs_dir) / spec.uid
     with store.lock(path):
         raw = load(spec.data.name, Path(data_dir) if data_dir else None)
         images = {"train": len(raw.train_labels), "test": len(raw.test_labels)}
         binding = {"engine": engine, "device": device, "data": raw.sha256, "images": images}
         binding |= {"network": network.to_json()}
-        result = Run.begin(path, spec, binding, _session())
+        session, spec = _session(), replace(spec, use=used.copies)
+        used.keep(path)
+        if used.sources:
+            binding["code"], session["use"] = used.sums, dict(used.origins)
+        result = Run.begin(path, spec, binding, session)
         result.clean()
         for place in result.places():
             result.read(place)  # all of it, first: nothing is built upon damage, nor called complete
@@ -179,6 +192,7 @@ def train_branch(
         LotteryError: for images that are not those with which the run was begun, and as `run` does.
     """
     run = Run(path)
+    code.load(code.of_run(run))
     raw = source if isinstance(source, Raw) else load(run.spec.data.name, Path(source) if source else None)
     if raw.sha256 != run.info["data"]:
         raise LotteryError(f"{path} was begun with data {run.info['data']!r}, now it is {raw.sha256!r}")
@@ -222,7 +236,7 @@ class Replicate:
             return self.train(Place(rule if level else trunk, self.number, level), start)
 
         initial = self.fresh(stream(*self.key, "weights"))
-        what = (initial, self.network.prunable, count, STARTS[rule].start, train, self.prune)
+        what = (initial, self.network.prunable, count, partial(begin, rule), train, self.prune)
         return levels(*what, self.key, self.fresh, lambda: self.early, self.rewinding)
 
     @cached_property
@@ -245,7 +259,7 @@ class Replicate:
             if dense and before:
                 theta, kept = dense.start.weights, level.start.masks
                 what = (self.key, level.number, theta, kept, dense.trained, before.trained, self.fresh, draw)
-                start = STARTS[branch].start(Trunk(*what, self.early, self.rewinding))
+                start = begin(branch, Trunk(*what, self.early, self.rewinding))
                 self.train(Place(branch, self.number, level.number, draw), start)
             dense, before = dense or level, level
 

@@ -4,6 +4,7 @@
                                with, versions and machine of each session, checksum of all that
     <run>/spec.toml            the spec again, to copy and edit (derived: written from run.json, never read for it)
     <run>/levels.csv           a row for each level, see `lottery.runs.rows` (derived: rebuilt from the levels)
+    <run>/code/                what `use` named, if anything: see `lottery.runs.code`
     <run>/figures/             pictures (derived)
     <run>/<branch>/replicate-<r>/level-<l>/            and of further draws of a branch, level-<l>-draw-<d>/
         ticket.safetensors     the weights it starts from, and each mask packed to bits as mask:<name>
@@ -84,6 +85,7 @@ class Run:
             sessions = [dict(session) for session in self.info["sessions"]]
         self.info["sessions"] = sessions
         bound["spec"] = self.spec.identity()
+        bound |= {"code": self.info["code"]} if "code" in self.info else {}
         self.identity = hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
         """What its levels say that they belong to: the hash of all settings that they must have in common."""
         self._rows: list[Row] | None = None
@@ -152,6 +154,14 @@ class Run:
                 f"{path} says {name} = {there!r}, but the run was made with {here!r}, says {RECORD}: undo the change, "
                 "or move the file away and it is written anew; what `lottery run` is to do differently, tell it"
             )
+
+    def source(self, name: str) -> bytes:
+        """A file of the code that `use` named. Raises LotteryError, naming it, for one that is missing or damaged."""
+        path = self.path / CODE / name
+        source, recorded = files.read(path), self.info["code"][name]
+        if (found := hashlib.sha256(source).hexdigest()) != recorded:
+            raise files.damaged(path, f"its SHA-256 is {found}, recorded is {recorded}")
+        return source
 
     def now(self) -> "Run":
         """This run with the levels that are finished now, whatever is finished later: for views that read it twice."""
@@ -261,8 +271,9 @@ class Run:
     def clean(self) -> None:
         """Removes what a killed process left half-written, and what it had of levels that are finished now; a level
         that was being trained keeps what it has come to. The caller holds the run's lock."""
-        for left in [*self.path.glob(f"*/replicate-*/{TEMPORARY}*"), *self.path.glob(f"{TEMPORARY}*")]:
-            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        for where in (f"*/replicate-*/{TEMPORARY}*", f"{CODE}/**/{TEMPORARY}*", f"{TEMPORARY}*"):
+            for left in self.path.glob(where):
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         for partial in self.path.glob(f"*/replicate-*/level-*{PARTIAL}"):
             if files.there(partial.with_name(partial.name.removesuffix(PARTIAL))):
                 partial.unlink()
@@ -351,6 +362,7 @@ FORMAT = 1
 RECORD, SPEC, TABLE, LEVEL = "run.json", "spec.toml", "levels.csv", "level.json"
 FILES = TICKET, TRAINED, HISTORY = "ticket.safetensors", "trained.safetensors", "history.csv"
 EARLY = "early.safetensors"
+CODE = "code"
 MASK, SLOT = "mask:", "optimizer:"
 PARTIAL = ".partial"
 """How the name of a level ends while it is being trained."""

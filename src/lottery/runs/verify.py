@@ -46,6 +46,10 @@ def verify(path: Path) -> Found:
         with found.attempt():
             rows.append(run.read(place).row)
     found.sound.append(f"{len(rows)} of {len(places)} levels")
+    if code := run.info.get("code", {}):
+        with found.attempt(f"{len(code)} files of {store.CODE}"):
+            for name in code:
+                run.source(name)
     with found.attempt(store.SPEC):
         _check_derived(path / store.SPEC, run.spec.to_toml())
     if len(rows) == len(places) and not unreadable:
