@@ -84,7 +84,7 @@ def _array(what: str, value: Any, kinds: str, words: str) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError) as error:  # a ragged list, a tensor of a GPU
         raise LotteryError(f"{what} are no array ({error}): give {words}") from None
     if array.dtype.kind not in kinds:
-        raise LotteryError(f"{what} are {array.dtype}, such as {shown(array[:1])}: give {words}")
+        raise LotteryError(f"{what} are {array.dtype}, such as {shown(array.ravel()[:1].tolist())}: give {words}")
     if array.size == 0:
         raise LotteryError(f"{what} have shape {array.shape}: give at least one")
     return array

@@ -52,6 +52,11 @@ def network(model: Model, inputs: tuple[int, ...], classes: int) -> Network:
         raise LotteryError(known("model", model.name, MODELS))
     row = MODELS[model.name]
     described = row(model, inputs, classes) if is_row(row) else own(model, inputs, classes, row)
+    if not isinstance(described, Network):
+        remedy = "give a function without arguments that makes the module"
+        raise LotteryError(
+            f"model.name = {model.name!r}: is made of three arguments, and no lottery.models.Network: {remedy}"
+        )
     if described.weights > WEIGHTS:
         setting = f"model.width = {model.width}" if model.width else f"model.hidden = {list(model.hidden)}"
         raise LotteryError(f"{setting}: these layers have {described.weights:,} weights, at most {WEIGHTS:,}")
