@@ -35,13 +35,13 @@ def dataset(name: str) -> Dataset:
     """What is known of the data set of that name. Raises LotteryError for an unknown name, or arrays that are none."""
     if name not in DATASETS:
         raise LotteryError(known("data set", name, DATASETS))
-    if not isinstance(DATASETS[name], Dataset):
-        DATASETS[name] = own(name, DATASETS[name])  # once: it may take a while
-    found: Dataset = DATASETS[name]
-    return found
+    row: Any = DATASETS[name]
+    if not isinstance(row, Dataset):
+        DATASETS[name] = own(name, row)  # once: it may take a while
+    return DATASETS[name]
 
 
-DATASETS: dict[str, Any] = {
+DATASETS: dict[str, Dataset] = {
     "mnist": Dataset(  # LeCun, Cortes, Burges
         name="mnist",
         read=read_idx_files,
