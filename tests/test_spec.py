@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from lottery.criteria import rates
 from lottery.errors import LotteryError
+from lottery.runs.experiment import check
 from lottery.spec import PRESETS, Data, Model, Pruning, Recipe, Spec, load
 
 
@@ -23,6 +25,13 @@ def test_names_of_runs_never_change() -> None:
         "quickstart": "mnist-5k-lenet-300-100-1000it-seed0-aa423cc7",
         "notebook": "mnist-lenet-300-100-5it-seed0-4a3832f1",
         "lenet-mnist": "mnist-lenet-300-100-50000it-seed0-a47adeca",
+        "conv2-cifar10": "cifar10-conv-2-20000it-seed0-0fda3307",
+        "conv4-cifar10": "cifar10-conv-4-25000it-seed0-875f808f",
+        "conv6-cifar10": "cifar10-conv-6-30000it-seed0-65584d20",
+        "resnet20-cifar10": "cifar10-resnet-20-30000it-seed0-eb779e7e",
+        "vgg19-cifar10": "cifar10-vgg-19-112480it-seed0-6a66781b",
+        "conv2-mnist-5k": "mnist-5k-conv-2-1000it-seed0-972bfdd3",
+        "resnet8-mnist-5k-m": "mnist-5k-m-resnet-8-600it-seed0-5d87769a",
     }
     assert Spec().uid == "mnist-lenet-300-100-50000it-seed0-44136fa3"
     more = replace(PRESETS["quickstart"], levels=3, replicates=5, branches=("reinit:10", "one_shot"))
@@ -170,3 +179,9 @@ def test_unknown_preset_and_unreadable_file() -> None:
         load("lenet")
     with pytest.raises(LotteryError, match=r"cannot read the spec nowhere\.toml"):
         load("nowhere.toml")
+
+
+def test_presets_name_layers_that_their_networks_have() -> None:
+    for spec in PRESETS.values():
+        network = check(spec)
+        assert not set(network.prunable) - set(rates(spec.pruning, network.prunable))

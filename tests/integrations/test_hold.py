@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_compiled_by_inductor(inside: bool) -> None:
         compiled(batches()[0][0]).sum().backward()
         net.zero_grad()
     with lottery.hold(net, masks) as held, lottery.hold(twin, masks):
-        norms = train(compiled, net, masks, batches())
+        norms = train(cast(nn.Module, compiled), net, masks, batches())
         assert norms == pytest.approx(train(twin, twin, masks, batches()), rel=1e-4)
     assert (held.steps, held.untrained) == (STEPS, set())
     for parameter, other in zip(net.parameters(), twin.parameters(), strict=True):
@@ -122,7 +123,9 @@ def test_two_processes_that_average_their_gradients(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_process, (port, str(tmp_path)), nprocs=2)
+    multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
+        _process, (port, str(tmp_path)), nprocs=2
+    )
     (first, norms), (second, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert norms == others
     net = mlp()

@@ -1,14 +1,18 @@
 """Reads everything of a run and says what is sound, and what to do about the rest. Changes nothing."""
 
+import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import tomli_w
 
 from lottery.errors import LotteryError
 from lottery.runs import files, store
 from lottery.runs.rows import to_csv, wanted
 from lottery.runs.store import Run
+from lottery.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def verify(path: Path) -> Found:
             for name in code:
                 run.source(name)
     with found.attempt(store.SPEC):
-        _check_derived(path / store.SPEC, run.spec.to_toml())
+        _check_spec(path / store.SPEC, run.spec)
     if len(rows) == len(places) and not unreadable:
         with found.attempt(store.TABLE):
             _check_derived(path / store.TABLE, to_csv(rows))
@@ -63,6 +67,15 @@ def verify(path: Path) -> Found:
         if (name := folder.relative_to(path).as_posix()) not in known:
             found.notes.append(f"{name} is no level of this run by its name: it is not counted")
     return found
+
+
+def _check_spec(path: Path, spec: Spec) -> None:
+    """Settings that came after the version that wrote it are at their defaults, in text too."""
+    with suppress(LotteryError, ValueError):
+        text = files.read(path).decode()
+        if Spec.from_toml(text) == spec and tomli_w.dumps(tomllib.loads(text)) == text:
+            return
+    _check_derived(path, spec.to_toml())
 
 
 def _check_derived(path: Path, text: str) -> None:
