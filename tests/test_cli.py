@@ -13,9 +13,10 @@ import pytest
 
 import lottery
 from lottery import cli
+from lottery.analysis import listing
 from lottery.cli import main
 from lottery.engines import ENGINES
-from lottery.runs import experiment, store
+from lottery.runs import experiment
 from lottery.spec import PRESETS, Spec
 from lottery.starts import STARTS
 from lottery.views import measures, plots
@@ -68,7 +69,7 @@ def test_show_and_list(finished: Path) -> None:
     assert "80.04" in shown.stdout
     assert "winning tickets" in shown.stdout
     assert "undecided" in shown.stdout  # one replicate
-    assert "all" in call("list", cwd=finished).stdout
+    assert re.search(r"finished  (2 of 2|3 of 3)  no verdict\n    mnist-5k-", call("list", cwd=finished).stdout)
     assert "begin one with: lottery run quickstart" in call("list", "--runs-dir", "nowhere", cwd=finished).stdout
 
 
@@ -158,7 +159,7 @@ def test_branches_of_a_finished_run_train_alone_and_show_in_table_and_figure(
     assert _levels_by_branch(tickets) == {branch: [*levels] for branch in ("rewind", "one_shot", "reinit")}
     assert _levels_by_branch(table) == {branch: [0, *levels] for branch in ("rewind", "one_shot", "reinit")}
     assert lottery.Run(path).spec.draws == {"reinit": 2, "one_shot": 1}
-    assert f"all {1 + 4 * len(levels)}" in call("list", cwd=tmp_path).stdout
+    assert "finished  {0} of {0}".format(1 + 4 * len(levels)) in call("list", cwd=tmp_path).stdout
     ax = plots.accuracy(lottery.Run(path))
     legend = ax.get_legend()
     assert legend is not None
@@ -273,7 +274,7 @@ def test_only_training_says_that_levels_are_kept(
     def out_of_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(store, "names", full)
+    monkeypatch.setattr(listing, "entries", full)
     assert main(["list"]) == 2
     assert capsys.readouterr().err == "lottery: error: [Errno 28] No space left on device\n"
     monkeypatch.setattr(experiment, "run", full)

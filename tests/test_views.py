@@ -701,22 +701,6 @@ def words(text: str) -> list[str]:
     return sorted(re.sub("[()─]", " ", text).split())
 
 
-def test_a_list_of_runs_fits_80_columns(tmp_path: Path) -> None:
-    name = "fashion-mnist-lenet-300-100-10000it-seed0-583a0980"
-    judged(tmp_path / name, branches=LONG)
-    judged(tmp_path / "other", replicates=1)
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "run.json").write_text("{")
-    table = terminal.run_table(tmp_path, [name, "other", "broken"])
-    narrow = text_of(table, 80)
-    assert max(map(len, narrow.splitlines())) <= 80
-    assert re.search(rf"^{name} +all 30 +97.70 % *\n +3 +20.00 % *$", narrow, re.MULTILINE)
-    assert re.search(r"^other +7 of 21 +97.50 % *\n +3 +20.00 % *$", narrow, re.MULTILINE)
-    assert re.search(r"^broken +damaged *$", narrow, re.MULTILINE)
-    assert "broken/run.json" in "".join(narrow.split())
-    assert re.search(rf"^{name} +all 30 \(3\) +97.70 % \(20.00 %\)$", text_of(table, 200), re.MULTILINE)
-
-
 def test_bars_fit_80_columns() -> None:
     spec = lottery.Spec(levels=24, replicates=10, branches=("random_mask_reinit:12", "reinit_from_ticket"))
     out = io.StringIO()

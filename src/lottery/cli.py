@@ -1,14 +1,15 @@
-"""The command line: lottery run | reproduce | report | figures | show | verify | list. Parses, calls, prints; all of
+"""The command line: lottery run | reproduce | report | figures | show | verify | note | list. Parses, calls, prints; all of
 it can be done from Python."""
 
 import io
+import json
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from lottery import api
+from lottery.analysis import listing
 from lottery.errors import LotteryError, line, shown
 from lottery.runs import code, experiment, store, trackers, verify
 from lottery.spec import Spec, load
@@ -64,6 +66,9 @@ class RunCommand:
 
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Replicates trained at once, one process and one thread each."""
+
+    name: str = ""
+    """What you call this run: kept with it, and taken wherever a run is to be named."""
 
     log: Literal["tensorboard"] | None = None
     """Write the histories for this tool too, as levels are finished: tensorboard, if it is installed."""
@@ -165,8 +170,25 @@ class VerifyCommand:
 
 
 @dataclass(frozen=True)
+class NoteCommand:
+    """Write a note on a run, which show, list and report repeat; an empty one removes it."""
+
+    run: tyro.conf.Positional[str]
+    """Its folder, its name, or the beginning of its name."""
+
+    text: tyro.conf.Positional[str]
+    """The note, one line."""
+
+    runs_dir: Folder = Path("runs")
+    """Where to look for it."""
+
+
+@dataclass(frozen=True)
 class ListCommand:
-    """List the runs."""
+    """List the runs: when each was begun, how far it is, in what it differs from others, and what came out."""
+
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print a list in JSON instead."""
 
     runs_dir: Folder = Path("runs")
     """Where to look for them."""
@@ -195,16 +217,16 @@ def main(arguments: list[str] | None = None) -> int:
                 console.print(f"figure:  {path}", highlight=False, markup=False, soft_wrap=True)
         elif isinstance(command, ShowCommand):
             run = store.find(command.run, command.runs_dir).now()  # of one moment, also while it goes on
+            console.print(terminal.labels(run), end="")
             console.print(terminal.answer(run, command.margin))
             console.print(terminal.level_table(run))
             console.print(terminal.ticket_table(run, command.margin))
         elif isinstance(command, VerifyCommand):
             return _verify(command, console)
-        elif names := store.names(command.runs_dir):
-            console.print(terminal.run_table(command.runs_dir, names))
+        elif isinstance(command, NoteCommand):
+            store.find(command.run, command.runs_dir).annotate(command.text)
         else:
-            none = f"no runs in {command.runs_dir}; begin one with: {BEGIN}"
-            console.print(none, highlight=False, markup=False, soft_wrap=True)
+            _list(command, console)
     except (LotteryError, OSError, MemoryError) as error:
         print(f"lottery: error: {_words(error, command)}", file=sys.stderr)
         return 2
@@ -238,7 +260,16 @@ class Terminal(Console):
             yield Segment(text if control else re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "\ufffd", text), style, control)
 
 
-Command = RunCommand | ReproduceCommand | ReportCommand | FiguresCommand | ShowCommand | VerifyCommand | ListCommand
+Command = (
+    RunCommand
+    | ReproduceCommand
+    | ReportCommand
+    | FiguresCommand
+    | ShowCommand
+    | VerifyCommand
+    | NoteCommand
+    | ListCommand
+)
 
 
 REGISTRY = tyro.constructors.ConstructorRegistry()
@@ -362,6 +393,7 @@ def _tyro(arguments: list[str], run: Any, registry: tyro.constructors.Constructo
         | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
         | Annotated[ShowCommand, tyro.conf.subcommand("show")]
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
+        | Annotated[NoteCommand, tyro.conf.subcommand("note")]
         | Annotated[ListCommand, tyro.conf.subcommand("list")]
     )
     try:
@@ -418,6 +450,7 @@ def _run(command: RunCommand, console: Console) -> None:
             engine=command.engine,
             device=command.device,
             jobs=command.jobs,
+            name=command.name,
             progress=progress,
         )
     from lottery.views import plots  # matplotlib takes most of a second to import
@@ -475,6 +508,18 @@ class CurrentReport:
             return str(api.report([store.Run(self.run)], self.run / "report.html", self.margin))
         except Exception as error:
             return f"not written: {_words(error, None)}"
+
+
+def _list(command: ListCommand, console: Console) -> None:
+    found = listing.entries(command.runs_dir)
+    if command.json:
+        told = [{**vars(e), "path": str(e.path), "spec": e.spec and asdict(e.spec)} for e in found]
+        print(json.dumps(told, indent=1))
+    elif found:
+        console.print(*terminal.run_list(found), sep="\n")
+    else:
+        none = f"no runs in {command.runs_dir}; begin one with: {BEGIN}"
+        console.print(none, highlight=False, markup=False, soft_wrap=True)
 
 
 def _report(command: ReportCommand, console: Console) -> None:

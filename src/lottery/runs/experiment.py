@@ -82,11 +82,13 @@ def run(
     engine: str = "auto",
     device: str = "auto",
     jobs: int = 1,
+    name: str = "",
     progress: Callable[[Progress], None] | None = None,
 ) -> Run:
     """Runs what is missing of an experiment, and returns its run directory, `runs_dir`/`spec.uid`.
 
-    The experiment is a spec, or the preset or TOML file of that name.
+    The experiment is a spec, or the preset or TOML file of that name. `name` is what people call it: it is kept in
+    run.json, whatever opens a run finds it by it, and no result depends on it.
 
     Interrupted at any moment and called again, it continues; the finished run has the same bytes as one that was never
     interrupted, but for the seconds it took. What is there already is read and verified, all of it. With `jobs` > 1,
@@ -108,8 +110,8 @@ def run(
     network = check(spec)
     if data_dir is not None:
         check_type("data_dir", data_dir, Path)
-    for name, value, kind in (("engine", engine, str), ("device", device, str), ("jobs", jobs, int)):
-        check_type(name, value, kind)
+    for argument, value, kind in (("engine", engine, str), ("device", device, str), ("jobs", jobs, int)):
+        check_type(argument, value, kind)
     if not (progress is None or callable(progress)):
         raise LotteryError(f"progress = {shown(progress)}: must be a function of one Progress, or None")
     if not 1 <= jobs <= 10_000:
@@ -120,6 +122,7 @@ def run(
         code.check_workers(spec)
     device = engines.resolve_device(device)
     engine = engines.choose(engine, network, spec.recipe, device)
+    store.check_name(name, path)
     with store.lock(path):
         raw = load(spec.data.name, Path(data_dir) if data_dir else None)
         images = {"train": len(raw.train_labels), "test": len(raw.test_labels)}
@@ -129,7 +132,7 @@ def run(
         used.keep(path)
         if used.sources:
             binding["code"], session["use"] = used.sums, dict(used.origins)
-        result = Run.begin(path, spec, binding, session)
+        result = Run.begin(path, spec, binding, session, name)
         result.clean()
         for place in result.places():
             result.read(place)  # all of it, first: nothing is built upon damage, nor called complete

@@ -1,7 +1,8 @@
 """The run directory: what is in it is complete or absent, checksummed, and never computed twice.
 
     <run>/run.json             the truth about the run: format, spec, engine, device, data and network that it was begun
-                               with, versions and machine of each session, checksum of all that
+                               with, versions and machine of each session, its name and note if it was given any,
+                               checksum of all that
     <run>/spec.toml            the spec again, to copy and edit (derived: written from run.json, never read for it)
     <run>/levels.csv           a row for each level, see `lottery.runs.rows` (derived: rebuilt from the levels)
     <run>/code/                what `use` named, if anything: see `lottery.runs.code`
@@ -23,10 +24,11 @@ Settings are verified when a run is opened, places when rows are read, tensors w
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,7 @@ from safetensors.numpy import save as save_tensors
 
 from lottery.engines import history
 from lottery.engines.history import History
-from lottery.errors import LotteryError, check_type
+from lottery.errors import LotteryError, check_type, shown
 from lottery.masks import Masks, Weights, pack, unpack
 from lottery.models import Network
 from lottery.runs import files
@@ -83,6 +85,7 @@ class Run:
             self.spec = Spec.from_toml(tomli_w.dumps(self.info["spec"]))
             bound = {name: self.info[name] for name in ("engine", "device", "data", "images")}
             sessions = [dict(session) for session in self.info["sessions"]]
+            self.name, self.note = (_label(name, self.info.get(name, "")) for name in LABELS)
         self.info["sessions"] = sessions
         bound["spec"] = self.spec.identity()
         bound |= {"code": self.info["code"]} if "code" in self.info else {}
@@ -103,16 +106,17 @@ class Run:
         return notebook_html(self)
 
     @staticmethod
-    def begin(path: Path, spec: Spec, binding: dict[str, Any], session: dict[str, Any]) -> "Run":
+    def begin(path: Path, spec: Spec, binding: dict[str, Any], session: dict[str, Any], name: str = "") -> "Run":
         """Begins the run at `path`, or opens it to continue it with the levels, replicates and branches of `spec`.
 
         binding: what a run must not change midway (engine, device, checksums and counts of the images,
         network).
         session: what may change, noted for provenance (versions, machine, command).
+        name: what people call it, from now on; as before if empty.
         The caller holds `lock(path)`. Raises LotteryError when the directory holds another spec or binding, or levels
         of which nothing says how they were made.
         """
-        sessions = []
+        sessions, labels = [], {"name": name} if name else {}
         if files.there(path / RECORD):
             run = Run(path)
             run.check_spec_file()
@@ -127,15 +131,30 @@ class Run:
                         "be comparable; use the former, or another --runs-dir"
                     )
             sessions = run.info["sessions"]
+            labels = {label: run.info[label] for label in LABELS if label in run.info} | labels
         elif levels := sorted(path.glob("*/replicate-*/level-*")):
             raise LotteryError(
                 f"{path / RECORD} is missing, and nothing else says what made {levels[0].relative_to(path)}: restore "
                 "the file from a copy, or use another --runs-dir"
             )
-        record = {"format": FORMAT, "spec": asdict(spec), **binding, "sessions": [*sessions, session]}
+        record = {"format": FORMAT, "spec": asdict(spec), **binding, "sessions": [*sessions, session], **labels}
         files.write(path / RECORD, files.seal(record))  # makes the run exist, or extends it
         files.write(path / SPEC, spec.to_toml().encode())
         return Run(path)
+
+    def annotate(self, note: str) -> "Run":
+        """This run with that note, which run.json keeps and every view shows; the empty text removes it.
+
+        Raises:
+            LotteryError: for a note of more than a line, or a run that a process is working on: it has run.json to
+                itself.
+        """
+        _label("note", note)
+        with lock(self.path):
+            record = dict(Run(self.path).info)
+            record.pop("note", None)
+            files.write(self.path / RECORD, files.seal(record | ({"note": note} if note else {})))
+        return Run(self.path)
 
     def check_spec_file(self) -> None:
         """Raises LotteryError where spec.toml says something else than run.json: then somebody changed it.
@@ -360,10 +379,13 @@ FORMAT = 1
 """Of what is on disk; runs from before there was this number have none."""
 
 RECORD, SPEC, TABLE, LEVEL = "run.json", "spec.toml", "levels.csv", "level.json"
+LABELS = "name", "note"
+"""What run.json keeps for people, where they gave any: no result depends on it, and neither does the folder's name."""
 FILES = TICKET, TRAINED, HISTORY = "ticket.safetensors", "trained.safetensors", "history.csv"
 EARLY = "early.safetensors"
 CODE = "code"
 MASK, SLOT = "mask:", "optimizer:"
+LOCK = ".lock"
 PARTIAL = ".partial"
 """How the name of a level ends while it is being trained."""
 
@@ -376,8 +398,8 @@ def lock(path: Path) -> Iterator[None]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        held = FileLock(path / ".lock")
-        held.acquire(timeout=0)
+        held = FileLock(path / LOCK)
+        held.acquire(timeout=0.2, poll_interval=0.02)  # longer than `worked_on` holds it
     except Timeout:
         raise LotteryError(f"another process is working on {path}: wait until it is done, or stop it") from None
     except OSError as error:
@@ -388,15 +410,32 @@ def lock(path: Path) -> Iterator[None]:
         held.release()
 
 
+def worked_on(path: Path) -> bool | None:
+    """Whether a process is working on the run at `path`; None where its lock cannot be tried."""
+    if not files.there(path / LOCK):
+        return False
+    try:
+        with FileLock(path / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return None
+
+
 def locate(name: str, runs_dir: Path) -> Path:
-    """Where the run is of that path, or of that name, or of the only name that begins so, in `runs_dir`."""
+    """Where the run is of that path, or of that name in `runs_dir`: its folder's, the one it was given, or the only one
+    that begins so."""
     for path in (Path(name), runs_dir / name):
         if files.there(path / RECORD):
             return path
-    matches = [there for there in names(runs_dir) if there.startswith(name)]
+    given = called(runs_dir)
+    matches = [there for there, label in given.items() if label == name]
+    matches = matches or [there for there, label in given.items() if there.startswith(name) or label.startswith(name)]
     if len(matches) == 1:
         return runs_dir / matches[0]
-    there = ", ".join(matches or names(runs_dir)) or "none yet"
+    there = ", ".join(f"{there} ({given[there]})" if given[there] else there for there in matches or given)
+    there = there or "none yet"
     raise LotteryError(
         f"{'several runs begin with' if matches else 'no run'} {name!r} in {runs_dir}; there are: {there}"
     )
@@ -410,6 +449,35 @@ def find(name: str, runs_dir: Path) -> Run:
 def names(runs_dir: Path) -> list[str]:
     """The runs in a folder, in order; none if there is no such folder."""
     return [name for name in files.names(runs_dir) if files.there(runs_dir / name / RECORD)]
+
+
+def called(runs_dir: Path) -> dict[str, str]:
+    """Folder -> the name that its run was given, "" for none or where run.json cannot be read: of all runs there."""
+    given = dict.fromkeys(names(runs_dir), "")
+    for name in given:
+        with suppress(LotteryError):
+            given[name] = _label("name", _settings(runs_dir / name / RECORD).get("name", ""))
+    return given
+
+
+def check_name(name: str, path: Path) -> None:
+    """Raises LotteryError for a name that the run at `path` cannot have: no line of text, or another run's there."""
+    _label("name", name)
+    if not name:
+        return
+    if name.startswith("-") or name != name.strip() or set(name) & {"/", os.sep}:
+        raise LotteryError(f"name = {shown(name)}: a name has no slash, and neither dash nor space at its ends")
+    for there, label in called(path.parent).items():
+        if there != path.name and name in (there, label):
+            raise LotteryError(f"name = {shown(name)}: {path.parent / there} is called so already: choose another")
+
+
+def _label(kind: str, text: Any) -> str:
+    """A name or a note. Raises LotteryError for what is no line of text."""
+    check_type(kind, text, str)
+    if not text.isprintable():
+        raise LotteryError(f"{kind} = {shown(text)}: must be one line, of characters that can be printed")
+    return str(text)
 
 
 def _settings(path: Path) -> dict[str, Any]:

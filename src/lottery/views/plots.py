@@ -619,7 +619,9 @@ def save(run: Run, names: Iterable[str] = tuple(FIGURES), kind: str = "png") -> 
 def notebook_html(run: Run) -> str:
     """What a notebook shows of a run, as HTML: name, answer, a row per level of the trunk, and the accuracies."""
     levels, answer = run.levels(), answer_of(run)
-    name, headline, *details = (html.escape(s) for s in (run.path.name, answer.headline, *answer.details[:SENTENCES]))
+    name, headline, *details = (
+        html.escape(s) for s in (run.name or run.path.name, answer.headline, *answer.details[:SENTENCES])
+    )
     head = f"<p><b>{name}</b><br>{headline}</p><p><small>{'<br>'.join(details)}</small></p>"
     if levels.empty:
         return head

@@ -1,20 +1,22 @@
 """What a run looks like in a terminal: bars while it works, plain lines where output is no terminal, tables after."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from datetime import datetime
 from types import TracebackType
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderResult
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from lottery.errors import LotteryError
+from lottery.analysis.listing import Entry
 from lottery.runs.experiment import Progress as Event
-from lottery.runs.rows import Place, Row, wanted
+from lottery.runs.rows import Place, Row
 from lottery.runs.store import Run
 from lottery.spec import Spec
 from lottery.views.measures import (
@@ -194,6 +196,11 @@ def _heading(shown: Measure) -> str:
     return "\n".join(min(halves, key=lambda lines: max(map(len, lines))))
 
 
+def labels(run: Run) -> Text:
+    """The name and the note that a run was given, a line for each."""
+    return Text("".join(f"{label}\n" for label in (run.name, run.note) if label))
+
+
 def answer(run: Run, margin: float | None = None) -> Group:
     """What a run says about its tickets: the sentence that every view of it begins with, and the first of its details.
 
@@ -277,27 +284,23 @@ def _parts(
     return [Part(branch if several else "", *part) for branch, part in by_branch.items()] or [Part("", headings, [])]
 
 
-def run_table(runs_dir: Path, names: list[str]) -> Tables:
-    """One line per run; of those that are damaged, below the table, how."""
-    headings = ("run", "levels done\n(replicates)", "best test acc.\n(weights left)")
-    rows: list[list[Cell]] = []
-    damages = []
-    for name in names:
-        try:
-            rows.append([[name], *_progress(Run(runs_dir / name))])
-        except LotteryError as error:
-            rows.append([[name], ["damaged"], []])
-            damages.append(str(error))
-    return Tables("", [Part("", headings, rows)], "\n".join(damages), left=1)
+def run_list(entries: Iterable[Entry]) -> Iterator[RenderableType]:
+    """The runs of a folder, a few lines for each: nothing is cut off, and long lines go on below.
 
-
-def _progress(run: Run) -> list[Cell]:
-    """How much of it is done, and the best accuracy."""
-    rows = run.rows()
-    best = max(rows, key=lambda row: row.test_accuracy or 0, default=None)
-    done = f"{len(rows)} of {len(list(wanted(run.spec)))}" if run.unfinished(run.spec) else f"all {len(rows)}"
-    accuracy = [measure(LAST).words(best.test_accuracy or 0), measure("density").words(best.density)] if best else ["–"]
-    return [[done, str(run.spec.replicates)], accuracy]
+    Args:
+        entries: as `lottery.analysis.listing.entries` gives them.
+    """
+    entries = list(entries)
+    rows = [(_when(e.begun), e.state, f"{e.done} of {e.wanted}" if e.wanted else "", e.answer) for e in entries]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for entry, row in zip(entries, rows, strict=True):
+        *cells, answer = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        yield Text("  ".join([*cells, answer]).rstrip())
+        name = (entry.name, "bold") if entry.name else ""
+        yield _indented(Text.assemble(name, "  " if name else "", (entry.path.name, "dim" if name else "bold")))
+        for line in (", ".join(setting(*pair) for pair in entry.differs.items()), entry.note, entry.error):
+            if line:
+                yield _indented(Text(line))
 
 
 def comparison(runs: Sequence[Run]) -> str:
@@ -307,3 +310,20 @@ def comparison(runs: Sequence[Run]) -> str:
     first, *others = map(run_name, LETTERS, run_labels([run_settings(run) for run in runs]))
     found = [finding(compare(run, runs[0]), name, first) for run, name in zip(runs[1:], others, strict=True)]
     return together(found, others, first)
+
+
+def _when(begun: str) -> str:
+    """In local time, to the minute."""
+    return f"{datetime.fromisoformat(begun).astimezone():%Y-%m-%d %H:%M}" if begun else ""
+
+
+def _indented(text: Text) -> Padding:
+    return Padding(text, (0, 0, 0, 4), expand=False)
+
+
+def setting(name: str, value: Any) -> str:
+    """A setting in words: "learning rate 0.0006"."""
+    if isinstance(value, Mapping):
+        value = [f"{key} {number:g}" for key, number in value.items()]
+    words = ", ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else value
+    return f"{name.rpartition('.')[2].replace('_', ' ')} {words}"
