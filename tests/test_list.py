@@ -122,7 +122,7 @@ def test_no_two_runs_have_one_name(tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_its_name(tmp_path: Path, tiny: Spec) -> None:
-    run = lottery.run(replace(tiny, levels=0), runs_dir=tmp_path, name="by hand", progress=None)
+    run = lottery.run(replace(tiny, levels=0), runs_dir=tmp_path, name="by hand", progress=False)
     assert lottery.open_run("by hand", tmp_path).name == run.name == "by hand"
     assert run.path.name == tiny.uid  # as without one
 

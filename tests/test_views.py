@@ -706,7 +706,7 @@ def test_bars_fit_80_columns() -> None:
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, color_system="truecolor", legacy_windows=False)
     places = [Place("rewind", 0, 4), Place("random_mask_reinit", 9, 21, 11), Place("reinit_from_ticket", 9, 21)]
-    with terminal.Display(spec, console) as display:
+    with terminal.Display(spec, console, Path("none")) as display:
         clock = iter(range(10**6))
         display.bars.get_time = lambda: next(clock)
         display(Progress(places[0], 0, float("nan"), note="compiling the kernels, this once: half a minute"))

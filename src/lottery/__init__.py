@@ -2,6 +2,7 @@
 
 from lottery.api import hold, open_run, report, run
 from lottery.errors import LotteryError
+from lottery.fields import describe
 from lottery.runs.store import Run
 from lottery.spec import PRESETS, Data, Model, Pruning, Recipe, Spec
 
@@ -19,3 +20,10 @@ __all__ = [
     "report",
     "run",
 ]
+
+describe(Data, Model, Pruning, Recipe, Spec)
+
+
+def __dir__() -> list[str]:
+    """The public names, without the modules that were imported for them."""
+    return list(__all__)

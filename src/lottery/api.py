@@ -1,7 +1,7 @@
 """What Python users call: binds runs, analysis and views, as `lottery.cli` does for the shell."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lottery.errors import LotteryError, check_type, shown
-from lottery.runs import store
-from lottery.runs.experiment import run
+from lottery.runs import experiment, store, trackers
 from lottery.runs.store import Run
+from lottery.spec import Spec, load
 
 if TYPE_CHECKING:  # two seconds
     from torch import Tensor, nn
@@ -49,6 +49,79 @@ def hold(module: "nn.Module", masks: "Mapping[str, np.ndarray | Tensor]") -> Abs
     from lottery.engines import hold as engine
 
     return engine.hold(module, masks)
+
+
+def run(
+    spec: Spec | str | Path,
+    *,
+    runs_dir: Path | str = "runs",
+    data_dir: Path | str | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    jobs: int = 1,
+    name: str = "",
+    log: str | None = None,
+    progress: bool | Callable[[experiment.Progress], None] = True,
+) -> Run:
+    """Runs what is missing of an experiment, and returns its run directory, `runs_dir`/`spec.uid`.
+
+    Interrupted at any moment and called again, it continues; the finished run has the same bytes as one that was never
+    interrupted, but for the seconds it took. What is there already is read and verified, all of it.
+
+    Args:
+        spec: the experiment, or the name of a preset, or the path of a spec in TOML.
+        runs_dir: where the run's folder is made.
+        data_dir: where data sets are looked for first, in folders of their names; then $LOTTERY_DATA, cache, network.
+        engine: what trains: sparse, torch, or auto, the first of these that can.
+        device: cpu, cuda, or auto.
+        jobs: replicates and branches trained at once, each in a process of its own (a script then needs the usual
+            `if __name__ == "__main__":`).
+        name: what you call the run; `open_run` finds it by that too.
+        log: "tensorboard" to write the histories for that tool too, as levels are finished.
+        progress: whether bars are shown, in a terminal or a notebook (plain lines on stderr elsewhere); or a function
+            that is called with each event instead.
+
+    Raises:
+        LotteryError: before any work is done, for bad settings, missing data, or a run directory that is in use, is
+            damaged, or was begun with other settings; and naming replicate, level and iteration for a loss that is not
+            finite.
+    """
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise LotteryError(f"progress = {shown(progress)}: must be True, False, or a function of one Progress")
+    if log is not None:
+        trackers.check(log)
+    spec = load(spec) if isinstance(spec, str | Path) else spec
+    check_type("spec", spec, Spec)
+    check_type("runs_dir", runs_dir, Path)
+    path = Path(runs_dir) / spec.uid
+    with ExitStack() as stack:
+        show = progress if callable(progress) else None
+        if progress is True:
+            from rich.console import Console  # a tenth of a second
+
+            from lottery.views.terminal import Display
+
+            show = stack.enter_context(Display(spec, Console(stderr=True), path))
+
+        def tell(event: experiment.Progress) -> None:
+            if show:
+                show(event)
+            if log and event.row:
+                trackers.LOGS[log](Run(path))
+
+        made = experiment.run(
+            spec,
+            runs_dir=runs_dir,
+            data_dir=data_dir,
+            engine=engine,
+            device=device,
+            jobs=jobs,
+            name=name,
+            progress=tell,
+        )
+    if log:
+        trackers.LOGS[log](made)
+    return made
 
 
 def open_run(name: Path | str, runs_dir: Path | str = "runs") -> Run:

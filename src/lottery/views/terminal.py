@@ -1,8 +1,10 @@
 """What a run looks like in a terminal: bars while it works, plain lines where output is no terminal, tables after."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +18,7 @@ from rich.text import Text
 
 from lottery.analysis.listing import Entry
 from lottery.runs.experiment import Progress as Event
-from lottery.runs.rows import Place, Row
+from lottery.runs.rows import Place, Row, wanted
 from lottery.runs.store import Run
 from lottery.spec import Spec
 from lottery.views.measures import (
@@ -37,13 +39,32 @@ from lottery.views.measures import (
     verdicts,
 )
 
+LINES = 100
+"""Most lines of a log, about: one for each level, or where there are more of them one for each percent of the whole."""
+
 
 class Display:
-    """Shows the events of `experiment.run`: used as a context, called with each."""
+    """Shows the events of `experiment.run`: used as a context, called with each. Bars in a terminal, one bar in a
+    notebook, and elsewhere lines, at most about `LINES` of them; all with the time left of the whole."""
 
-    def __init__(self, spec: Spec, console: Console):
-        self.spec, self.console = spec, console
-        self.events = 0
+    def __init__(self, spec: Spec, console: Console, path: Path, banner: str = ""):
+        """What will be shown.
+
+        Args:
+            spec: what was asked for.
+            console: where it is shown.
+            path: the run's folder, for what is there already.
+            banner: printed when something begins, and not before.
+        """
+        self.spec, self.console, self.banner = spec, console, banner
+        self.events = self.told = 0
+        self.wanted = set(wanted(spec))
+        self.missing = {place for place in self.wanted if not (path / place.folder).exists()}
+        self.begun = len(self.wanted) - len(self.missing)
+        self.training: dict[Place, float] = {}
+        """Level at work -> how much of it is done, a fraction."""
+        self.clock: tuple[float, float] | None = None
+        """When the first evaluation came, in seconds, and what was done by then, in levels."""
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -54,23 +75,73 @@ class Display:
             speed_estimate_period=120,
         )
         self.tasks: dict[Place, TaskID] = {}
+        self.total: TaskID | None = None
+        self.cell: Any = None
+        """Of a notebook: the output that is shown anew."""
 
     def __enter__(self) -> "Display":
-        if self.console.is_terminal:
-            self.bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.bars.stop()
+        if self.total is not None:  # else it would end a line that was not begun
+            self.bars.stop()
 
     def __call__(self, event: Event) -> None:
+        if not self.events:
+            self._begin()
         self.events += 1
         if event.note:
             self.console.print(f"{_name(event.place)}: {event.note}", highlight=False)
+            return
+        self._count(event)
+        if self.console.is_jupyter:
+            self._notebook()
         elif self.console.is_terminal:
             self._advance(event)
-        elif event.row:
-            self.console.print(_line(event.row), highlight=False, soft_wrap=True)
+        elif event.row and (len(self.wanted) <= LINES or self._percent() > self.told or not self.missing):
+            self.told = self._percent()
+            self.console.print(f"{_line(event.row)}  {self.progress()}", highlight=False, soft_wrap=True)
+
+    def _begin(self) -> None:
+        if self.banner:
+            self.console.print(self.banner, highlight=False, markup=False, soft_wrap=True)
+        if self.console.is_terminal and not self.console.is_jupyter:
+            self.bars.start()
+            self.total = self.bars.add_task("total", total=len(self.wanted), completed=self.begun, where="")
+
+    def _count(self, event: Event) -> None:
+        if event.row:
+            self.missing.discard(event.place)
+            self.training.pop(event.place, None)
+        else:
+            self.training[event.place] = event.iteration / self.spec.recipe.iterations
+        self.clock = self.clock or (time.monotonic(), self._done())
+
+    def _done(self) -> float:
+        """In levels."""
+        return len(self.wanted) - len(self.missing) + sum(self.training.values())
+
+    def _percent(self) -> int:
+        return 100 * (len(self.wanted) - len(self.missing)) // len(self.wanted)
+
+    def progress(self) -> str:
+        """How far all of it is, and how long the rest takes at the pace so far: "12 of 51 levels, 0:01:23 left"."""
+        whole, done = len(self.wanted), self._done()
+        said = f"{whole - len(self.missing)} of {whole} levels"
+        if self.clock is None or done <= self.clock[1] or not self.missing:
+            return said
+        left = (whole - done) * (time.monotonic() - self.clock[0]) / (done - self.clock[1])
+        return f"{said}, {timedelta(seconds=round(left))} left"
+
+    def _notebook(self) -> None:
+        """One bar, and no widgets, which not every notebook has."""
+        from IPython.display import HTML, display
+
+        bar: Any = HTML(f'<progress max="{len(self.wanted)}" value="{self._done():.2f}"></progress> {self.progress()}')
+        if self.cell is None:
+            self.cell = display(bar, display_id=True)
+        else:
+            self.cell.update(bar)
 
     def _advance(self, event: Event) -> None:
         iterations, levels, level = self.spec.recipe.iterations, self.spec.levels, event.place.level
@@ -86,6 +157,9 @@ class Display:
             where=f"level {level}/{levels}  {100 * event.test_accuracy:.1f} %",
             visible=not finished_branch,
         )
+        if self.total is not None:
+            done = len(self.wanted) - len(self.missing)
+            self.bars.update(self.total, completed=self._done(), where=f"{done} of {len(self.wanted)} levels")
 
 
 def _name(place: Place) -> str:
