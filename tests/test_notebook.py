@@ -623,6 +623,89 @@ def test_the_first_round_by_hand_is_the_runs(tmp_path: Path) -> None:
     assert same(prune_by_percent(PERCENTS, masks, saved.trained), following.masks)
 
 
+class Original(nn.Module):
+    """The model of the notebook that this package grew from: its dicts are views of what trains, without biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(28 * 28, 300)
+        self.fc2 = nn.Linear(300, 100)
+        self.fc3 = nn.Linear(100, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.view(-1, 28 * 28)
+        x = torch.relu(self.fc1(x))
+        x = torch.relu(self.fc2(x))
+        out: Tensor = self.fc3(x)
+        return out
+
+    def get_weights_as_dict(self) -> Weights:
+        return {
+            "fc1.weight": self.fc1.weight.data.cpu().numpy(),
+            "fc2.weight": self.fc2.weight.data.cpu().numpy(),
+            "fc3.weight": self.fc3.weight.data.cpu().numpy(),
+        }
+
+    def set_weights_from_dict(self, weights: Weights) -> None:
+        self.fc1.weight.data = torch.from_numpy(weights["fc1.weight"]).float()
+        self.fc2.weight.data = torch.from_numpy(weights["fc2.weight"]).float()
+        self.fc3.weight.data = torch.from_numpy(weights["fc3.weight"]).float()
+
+    def apply_mask(self, masks: Masks) -> None:
+        self.fc1.weight.data *= torch.from_numpy(masks["fc1.weight"]).float()
+        self.fc2.weight.data *= torch.from_numpy(masks["fc2.weight"]).float()
+        self.fc3.weight.data *= torch.from_numpy(masks["fc3.weight"]).float()
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_notebook_that_this_grew_from_runs_as_it_is(given: bool) -> None:
+    """Twenty rounds of five iterations, although training writes into the dict that it is rewound to."""
+    torch.manual_seed(0)
+    device = torch.device("cpu")
+    train_loader = DataLoader(TensorDataset(*examples(600)), batch_size=60, shuffle=True)
+    test_loader = DataLoader(TensorDataset(*examples(100)), batch_size=1000, shuffle=False)
+    model = Original().to(device)
+    initial_weights = model.get_weights_as_dict()
+    before = copied(initial_weights)
+    masks = create_initial_masks(initial_weights)
+    criterion = nn.CrossEntropyLoss()
+    results = []
+    for pruning_round in range(20):
+        model.set_weights_from_dict(initial_weights)
+        model.apply_mask(masks)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1.2e-3)
+        history = train_iterations(
+            model=model,
+            train_loader=train_loader,
+            test_loader=test_loader,
+            criterion=criterion,
+            optimizer=optimizer,
+            num_iterations=5,
+            device=device,
+            masks=masks,
+            eval_freq=5,
+            apply_mask_fn=model.apply_mask if given else None,
+            verbose=False,
+        )
+        final_weights = model.get_weights_as_dict()
+        for name, mask in masks.items():
+            assert (final_weights[name][~mask] == 0).all()
+            assert np.isfinite(final_weights[name]).all()
+        test_loss, test_acc = evaluate(model, test_loader, criterion, device)
+        assert (history["final_test_loss"], history["final_test_acc"]) == (test_loss, test_acc)
+        assert history["iteration"] == [5]
+        results.append((pruning_round, get_overall_sparsity(masks), get_sparsity(masks), test_acc))
+        masks = prune_by_percent(PERCENTS, masks, final_weights)
+    assert not same(initial_weights, before)  # it does write there
+    kept = {name: 1.0 * mask.size for name, mask in masks.items()}
+    for _, overall, sparsity, _ in results:
+        for name, size in kept.items():
+            assert sparsity[name] == 1 - size / masks[name].size
+            kept[name] -= round(PERCENTS[name] * size)
+        assert overall == pytest.approx(sum(s * masks[n].size for n, s in sparsity.items()) / 266_200)
+    assert results[-1][1] > 0.98
+
+
 def test_the_notebook_runs(mnist_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOTTERY_DATA", str(mnist_dir))
     monkeypatch.setenv("LOTTERY_NOTEBOOK_ITERATIONS", "3")
@@ -634,24 +717,32 @@ def test_the_notebook_runs(mnist_dir: Path, tmp_path: Path, monkeypatch: pytest.
     )
     client.execute()
     printed, figures, tables = shown(notebook)
-    assert "parameters      266,610\nprunable        266,200\n" in printed
-    assert "rounds          20 of 3 iterations, batch 60, Adam at 0.0012" in printed
-    assert printed.count("test accuracy") == 20 + 3
-    assert "round 19  test accuracy" in printed
+    for part in (
+        *("(fc1): Linear(in_features=784, out_features=300, bias=True)", "evaluated       every 1 iterations"),
+        "images          60,000 for training, 10,000 for testing",
+        "parameters      266,610\nprunable        266,200\n",
+        "rounds          20 of 3 iterations, batch 60, Adam at 0.0012",
+        *("round 19  test accuracy", "best test accuracy"),
+        "weights left: fc1.weight 188,160  fc2.weight 24,000  fc3.weight 900\n",
+    ):
+        assert part in printed
+    assert printed.count("test accuracy") == 20 + 1 + 3
     overall = 1 - sum(size * (1 - p) ** 19 for size, p in ((235_200, 0.2), (30_000, 0.2), (1_000, 0.1))) / 266_200
-    assert f"sparsity overall {100 * overall:5.2f} %" in printed
-    assert (figures, tables) == (2, 1)
+    assert f"sparsity {100 * overall:5.2f} %  weights left: fc1.weight 3,390" in printed
+    assert (figures, tables) == (3, 3)
     (run,) = (tmp_path / "runs").iterdir()
     assert (run / "levels.csv").is_file()
-    assert printed.endswith(f"runs/{run.name}\n")
+    progress, last = (out for out in notebook.cells[-1].outputs if "data" in out)
+    assert '<progress max="20" value="20.00"></progress> 20 of 20 levels' in progress.data["text/html"]
+    assert f"<b>{run.name}</b>" in last.data["text/html"]
 
 
 def test_the_notebook_is_stored_with_its_outputs_and_small() -> None:
-    assert NOTEBOOK.stat().st_size < 300_000
+    assert NOTEBOOK.stat().st_size < 400_000
     notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]  # nbformat's own
     printed, figures, tables = shown(notebook)
     assert "rounds          20 of 1,000 iterations" in printed
-    assert (figures, tables) == (2, 1)
+    assert (figures, tables) == (3, 3)
 
 
 def shown(notebook: Any) -> tuple[str, int, int]:

@@ -21,7 +21,7 @@ import tyro
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from lottery import api, models
+from lottery import api, completion, models
 from lottery.analysis import listing
 from lottery.criteria import CRITERIA
 from lottery.data import DATASETS, SCALINGS
@@ -29,7 +29,7 @@ from lottery.engines import ENGINES
 from lottery.errors import LotteryError, line, shown
 from lottery.fields import texts
 from lottery.runs import code, experiment, store, trackers, verify
-from lottery.spec import SCHEDULES, Data, Model, Pruning, Recipe, Spec, load
+from lottery.spec import SCHEDULES, Data, Model, Pruning, Recipe, Spec, flatten, load
 from lottery.starts import STARTS
 from lottery.views import terminal
 
@@ -233,10 +233,21 @@ class ListCommand:
     """Where to look for them."""
 
 
+@dataclass(frozen=True)
+class CompletionCommand:
+    """Print what makes a shell complete commands, flags, presets and runs: eval "$(lottery completion bash)"."""
+
+    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
+    """Which one."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 for what `verify` finds wrong, 2 for bad input. Signals are for `lottery_command`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _open_streams()
+    if arguments[:1] == ["--complete"]:
+        print(*completion.candidates(arguments[1:], _flags(), STUDIES), sep="\n")
+        return 0
     console = Terminal(width=None if sys.stdout.isatty() else 120)
     command: Command | None = None
     try:
@@ -262,6 +273,8 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(terminal.ticket_table(run, command.margin))
         elif isinstance(command, VerifyCommand):
             return _verify(command, console)
+        elif isinstance(command, CompletionCommand):
+            print(completion.SHELLS[command.shell], end="")
         elif isinstance(command, NoteCommand):
             store.find(command.run, command.runs_dir).annotate(command.text)
         else:
@@ -270,6 +283,38 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"lottery: error: {_words(error, command)}", file=sys.stderr)
         return 2
     return 0
+
+
+STUDIES = ("lth-mnist", "lth-fashion-mnist")
+"""Names of studies, whose modules take a second to import."""
+
+
+def _flags() -> dict[str, dict[str, Iterable[str]]]:
+    """Command -> flag -> the names that it takes."""
+    found: dict[str, dict[str, Iterable[str]]] = {}
+    for kind in get_args(Command):
+        hints = get_type_hints(kind, include_extras=True)
+        own = {
+            name: hint for name, hint in hints.items() if tyro.conf.Positional not in _marks(hint) and name != "spec"
+        }
+        flags = {_flag(name): get_args(hint) if get_origin(hint) is Literal else () for name, hint in own.items()}
+        found[kind.__name__.removesuffix("Command").lower()] = {"--help": (), **flags}
+    parts = {"data": Data, "model": Model, "recipe": Recipe, "pruning": Pruning}
+    run = found["run"]
+    for name in flatten(Spec()):
+        part, _, setting = name.rpartition(".")
+        run[_flag(name)] = CHOICES.get((parts.get(part, Spec), setting), ())
+    run |= {"--branches": STARTS, "--engine": ("auto", *ENGINES), "--device": ("auto", "cpu", "cuda")}
+    run |= {short: run[long] for short, long in SHORT.items()} | {"--log": trackers.LOGS, "--help-all": ()}
+    return found
+
+
+def _marks(hint: Any) -> tuple[Any, ...]:
+    return getattr(hint, "__metadata__", ())
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _words(error: Exception, command: "Command | None") -> str:
@@ -308,6 +353,7 @@ Command = (
     | VerifyCommand
     | NoteCommand
     | ListCommand
+    | CompletionCommand
 )
 
 
@@ -466,6 +512,7 @@ def _tyro(arguments: list[str], run: Any, registry: tyro.constructors.Constructo
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
         | Annotated[NoteCommand, tyro.conf.subcommand("note")]
         | Annotated[ListCommand, tyro.conf.subcommand("list")]
+        | Annotated[CompletionCommand, tyro.conf.subcommand("completion")]
     )
     try:
         with redirect_stderr(io.StringIO()) as box:
