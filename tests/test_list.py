@@ -201,10 +201,12 @@ def test_who_asks_keeps_nobody_from_beginning(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as asking:
         assert asking.stdout is not None
         asking.stdout.readline()
-        for _ in range(50):
-            with store.lock(tmp_path / "a"):
-                pass
-        asking.kill()
+        try:
+            for _ in range(1000):
+                with store.lock(tmp_path / "a"):
+                    pass
+        finally:
+            asking.kill()
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
