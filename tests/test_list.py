@@ -236,3 +236,9 @@ def test_a_list_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (broken["state"], broken["spec"]) == ("damaged", None)
     assert main(["list", "--json", "--runs-dir", str(tmp_path / "none")]) == 0
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_the_newest_is_last_whatever_it_is_called(tmp_path: Path) -> None:
+    made(tmp_path / "b", day=1, levels=0)
+    made(tmp_path / "a", replace(SPEC, seed=1), day=2, levels=0)
+    assert [entry.path.name for entry in listing.entries(tmp_path)] == ["b", "a"]
