@@ -86,7 +86,8 @@ class RunCommand:
     """Run an experiment, or continue one that was stopped, to its table and figures."""
 
     preset: tyro.conf.Positional[Preset]
-    """quickstart, notebook, lenet-mnist, or the path of a spec in TOML. Every setting below overrides it;
+    """quickstart, lenet-mnist, notebook; conv2-mnist-5k, resnet8-mnist-5k-m; conv2-cifar10, conv4-cifar10,
+    conv6-cifar10, resnet20-cifar10, vgg19-cifar10; or the path of a spec in TOML. Every setting below overrides it;
     --iterations and --data are short for --recipe.iterations and --data.name."""
 
     spec: Annotated[Spec, tyro.conf.arg(name="")] = field(default_factory=Spec)
