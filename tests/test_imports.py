@@ -12,7 +12,7 @@ import pytest
 import lottery
 
 ORDER = [
-    *("errors", "fields", "files", "seeds", "masks", "spec", "criteria", "starts", "loop"),
+    *("errors", "fields", "words", "files", "seeds", "masks", "spec", "criteria", "starts", "loop"),
     *("data", "models", "engines", "runs", "analysis", "views", "studies"),
     *("notebook", "api", "completion", "cli"),
 ]

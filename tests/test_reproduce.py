@@ -62,7 +62,7 @@ def test_the_command_leaves_figures_claims_and_tables(small: Path, capsys: pytes
     margin = 100 * (p * (1 - p) / 1000) ** 0.5  # mnist-5k has 1,000 test images
     true_if = judged.loc[judged["run"] == "main"].set_index("claim")["true_if"]
     assert true_if[true_if.index.str.startswith("3a")].tolist() == [f"> {-margin:.3g}"]
-    assert judged.loc[judged["run"] == "continued", "note"].str.endswith("12 iterations a level, 2 replicate(s)").all()
+    assert judged.loc[judged["run"] == "continued", "note"].str.endswith("12 iterations a level, 2 replicates").all()
     assert set(judged.loc[judged["verdict"] == "no verdict", "claim"].str[:2]) == {"8a"}
     assert set(judged["verdict"]) <= {"holds", "does not hold", "undecided", "no verdict"}
     assert (judged.loc[judged["verdict"] == "undecided", "note"] != "").all()
@@ -395,7 +395,7 @@ def test_another_paper_is_one_more_row(
     assert judged["claim"].tolist() == ["a training on helps", "b noise helps"]
     whole, noisy = judged["note"]
     assert "iterations a level" not in whole
-    assert noisy.endswith("40 iterations a level, 2 replicate(s)")
+    assert noisy.endswith("40 iterations a level, 2 replicates")
     for name, ours in zip(judged["run"], judged["ours"], strict=True):
         run = open_run(Spec.from_toml((out / f"{name}.toml").read_text()).uid)
         assert ours == pytest.approx(gain_at(run.levels(), "test_accuracy", 0.8).ours.mean)
@@ -427,7 +427,7 @@ def test_the_list(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = " ".join(capsys.readouterr().out.split())
     for item in ITEMS:
         assert f" {item} " in printed
-    assert "50,000 iterations a level, 5 replicate(s)" in printed
+    assert "50,000 iterations a level, 5 replicates" in printed
     assert "estimates" in printed
     assert not (small / "runs").exists()
 

@@ -11,9 +11,10 @@ import pytest
 from scipy.special import ndtri, stdtrit
 
 from lottery.analysis import simultaneous
-from lottery.analysis.answer import Answer, answer, round_down, round_up
+from lottery.analysis.answer import Answer, answer, round_down, round_up, too_early
 from lottery.analysis.simultaneous import deviation, largest_t, lower_bounds, pooled, replicates_needed, window
 from lottery.analysis.verdicts import CONDITIONS, Margin, default_margin, falls_behind, judge, rounding
+from lottery.runs.rows import Place
 
 Pair = tuple[float, float]
 """Early-stop iteration, and test accuracy there in percent."""
@@ -527,14 +528,34 @@ def test_an_unfinished_run_says_so() -> None:
         [(500, 97.0), (400, 97.7), (400, 97.7)],
         [(500, 97.0), (900, 50.0)],
     ]
-    found = answer(frame(path), MARGIN, complete=False)
-    assert found.headline.startswith("So far: ")
-    assert has(found, "The run is not finished")
+    found = answer(frame(path), MARGIN)
     assert found.word != "no verdict"
-    found = answer(frame([path[0], path[2]]), MARGIN, complete=False)
-    assert found.headline == "So far: No verdict: fewer than two replicates have all levels."
-    levels = frame(path[:2], reinit=[[(400, 90.0), (400, 90.0)], [(400, 90.0)]])  # reinit has come less far
-    assert has(answer(levels, MARGIN, complete=False), "Against the same masks reinitialised: +7.60 points (95 % inter")
+    waiting = answer(frame(path), MARGIN, [Place("rewind", 2, 2)])
+    assert waiting.word == "no verdict"
+    assert waiting.headline == (
+        "No verdict yet: it takes every level and replicate of the tickets, and of these 1 network is still to come."
+    )
+    assert waiting.details[0].startswith("With 25 % of the weights tickets reach 97.60 % test accuracy at early stop")
+    found = answer(frame([path[0], path[2]]), MARGIN)
+    assert found.headline == "No verdict: fewer than two replicates have all levels."
+
+
+def test_a_verdict_waits_for_tickets_and_reinit_and_for_no_other_branch() -> None:
+    path = [[(500, 97.0), (400, 97.5 + r / 10), (400, 97.5 + r / 10)] for r in (0, 1)]
+    levels = frame(path, reinit=[[(400, 90.0), (400, 90.0)], [(400, 90.0)]])  # reinit has come less far
+    found = answer(levels, MARGIN, [Place("reinit", 1, 2), Place("one_shot", 0, 1), Place("one_shot", 1, 1)])
+    assert found.word == "no verdict"
+    assert "of the tickets and of reinit, and of these 1 network is still to come." in found.headline
+    levels = frame(path, reinit=2 * [[(400, 90.0), (400, 90.0)]])
+    verdict = answer(levels, MARGIN)
+    found = answer(levels, MARGIN, [Place("one_shot", 0, 1), Place("one_shot", 1, 1)])
+    assert (found.word, found.headline) == (verdict.word, verdict.headline)
+    assert verdict.word != "no verdict"
+    assert found.details[0].startswith("Still to come: 2 networks of other branches")
+    assert [p.branch for p in too_early([Place(b, 0, 1) for b in ("rewind", "one_shot", "shuffle")], "rewind")] == [
+        "rewind"
+    ]
+    assert len(too_early([Place("one_shot", 0, 1)], "rewind", "one_shot")) == 1
 
 
 @pytest.mark.parametrize(("last", "said"), [(500, True), (1000, False)])

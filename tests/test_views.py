@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def _trace(run: Run, column: str) -> list[float]:
 
 
 def shown(run: Run) -> charts.Shown:
-    return charts.Shown(run, "", "", 0, run.levels(), Answer(""), Margin(0.5), 0)
+    return charts.Shown(run, "", "", 0, run.levels(), Answer(""), Margin(0.5), [])
 
 
 def band_of(chart: charts.Chart, key: str | None) -> tuple[list[float], list[float]]:
@@ -574,7 +575,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"validation": 0}, "Tickets match the dense network after the last iteration down to 0.8 % of the weights"),
     ({"replicates": 1, "wanted": 1}, "No verdict: one replicate cannot tell a winning ticket from chance."),
     ({"levels": 0}, "The dense network reaches 97.10 % test accuracy (97.00 to 97.20 % in 3 replicates); there is no"),
-    ({"replicates": 2}, "So far: Winning tickets down to"),
+    (
+        {"replicates": 2},
+        "No verdict yet: it takes every level and replicate of the tickets and of reinit, and of these 7 ",
+    ),
     ({"replicates": 0}, "No dense network is finished yet, so there is nothing to compare."),
 ]
 
@@ -598,6 +602,27 @@ def test_every_view_begins_with_the_same_sentence(made: dict[str, Any], begins: 
     narrow = text_of(terminal.answer(run), 80).splitlines()
     assert " ".join(line.rstrip() for line in narrow) == " ".join([*sentences, ""])
     assert max(map(len, narrow)) <= 80
+
+
+def test_no_level_has_a_verdict_before_the_run_has_one(tmp_path: Path) -> None:
+    """A branch that is finished has none either while tickets are not; one that is not has none when they are."""
+
+    def verdicts(path: Path, aside: str) -> dict[str, list[str]]:
+        run = judged(path, branches=("reinit", "one_shot"))
+        shutil.rmtree(run.path / aside)
+        run = lottery.open_run(path)
+        rows = rows_of(text_of(terminal.ticket_table(run, 2.0)))
+        page = re.findall(r'<td data-value="([^"]*)">[^<]*(?:<small>shown</small>)?</td></tr>', report.page([run]))
+        assert any(page) == (aside[:8] == "one_shot")
+        return {branch: [line.split()[-1] for line in by_level.values()] for branch, by_level in rows.items()}
+
+    nothing = dict.fromkeys(("rewind", "reinit", "one_shot"), 3 * ["–"])
+    assert verdicts(tmp_path / "a", "rewind/replicate-2/level-03") == nothing
+    assert verdicts(tmp_path / "b", "reinit/replicate-2/level-03") == nothing
+    assert verdicts(tmp_path / "c", "one_shot/replicate-2/level-03") == nothing | {
+        "rewind": 3 * ["(shown)"],
+        "reinit": ["(shown)", "no", "no"],
+    }
 
 
 def test_a_margin_reaches_every_view(tmp_path: Path) -> None:

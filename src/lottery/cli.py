@@ -32,6 +32,7 @@ from lottery.runs import code, experiment, store, trackers, verify
 from lottery.spec import SCHEDULES, Data, Model, Pruning, Recipe, Spec, flatten, load
 from lottery.starts import STARTS
 from lottery.views import terminal
+from lottery.words import number_of
 
 CHOICES: dict[tuple[type, str], Iterable[str]] = {
     (Data, "name"): DATASETS,
@@ -545,8 +546,9 @@ def _run(command: RunCommand, console: Console) -> None:
     spec = command.spec
     path = command.runs_dir / spec.uid
     banner = (
-        f"{spec.model.name} on {spec.data.name}: {spec.replicates} replicate(s) of {spec.levels + 1} levels, "
-        f"{spec.recipe.iterations:,} iterations each, seed {spec.seed}\nrun: {path}"
+        f"{spec.model.name} on {spec.data.name}: {number_of(spec.replicates, 'replicate')} of "
+        f"{number_of(spec.levels + 1, 'level')}, {spec.recipe.iterations:,} iterations each, seed {spec.seed}\n"
+        f"run: {path}"
     )
     current = CurrentReport(path, command.margin)
     with terminal.Display(spec, console, path, banner) as display:

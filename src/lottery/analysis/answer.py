@@ -4,7 +4,7 @@ Statements about more than one level ("down to 3 %") rest on bounds for all leve
 come with that level's interval, and one replicate decides nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil, floor, isnan
@@ -26,8 +26,9 @@ from lottery.analysis.verdicts import (
     matching,
     unstopped,
 )
-from lottery.runs.rows import wanted
+from lottery.runs.rows import Place, wanted
 from lottery.runs.store import Run
+from lottery.words import number_of
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,40 @@ class Answer:
     """The verdict: "winning", "matching", "undecided", "none" or "no verdict"."""
 
 
-def answer(levels: pd.DataFrame, margin: Margin, complete: bool = True) -> Answer:
+def answer(levels: pd.DataFrame, margin: Margin, awaited: Sequence[Place] = ()) -> Answer:
     """Which tickets of a run are shown to win or to match, what is not shown, and the numbers behind it.
 
     Args:
         levels: the frame of a run, finished or not; it may be empty.
         margin: by how much a matching ticket may be less accurate than the dense network.
-        complete: whether all levels and replicates that the run asks for are there; the headline says so if not.
+        awaited: what the run asks for and has not finished. While a verdict would rest on any of it, there is none.
     """
     if levels.empty or not (levels["level"] == 0).any():
         return Answer("No dense network is finished yet, so there is nothing to compare.")
     case = _Case(levels, margin)
     if case.judged.empty:
         return Answer(_dense_alone(levels))
+    if too_early(awaited, trunk_of(levels)):
+        return _no_verdict_yet(case, awaited)
     found = _verdict(case)
-    if complete:
+    if not awaited:
         return found
-    warning = "The run is not finished: what is still to come can change the verdict."
-    return replace(found, headline=f"So far: {found.headline}", details=[warning, *found.details])
+    others = (
+        f"Still to come: {number_of(len(awaited), 'network')} of other branches, on which no verdict on tickets rests."
+    )
+    return replace(found, details=[others, *found.details])
+
+
+def too_early(awaited: Sequence[Place], trunk: str, branch: str = "") -> list[Place]:
+    """Of what a run has not finished, what a verdict on a branch waits for: the tickets, the same masks reinitialised,
+    and the branch itself. While there is any of it, there is no verdict.
+
+    Args:
+        awaited: as `awaited_of` has it.
+        trunk: the run's.
+        branch: that is judged; the trunk if empty.
+    """
+    return [place for place in awaited if place.branch in (trunk, REINIT, branch)]
 
 
 def margin_of(run: Run, levels: pd.DataFrame, points: float | None = None) -> Margin:
@@ -72,6 +89,12 @@ def margin_of(run: Run, levels: pd.DataFrame, points: float | None = None) -> Ma
         points: 0 or more; None for the default.
     """
     return default_margin(levels, run.info["images"]["test"]) if points is None else Margin(points)
+
+
+def awaited_of(run: Run) -> list[Place]:
+    """What the run asks for and its rows lack: rows, not what is on disk by now, so that all is of one moment."""
+    finished = {row.place for row in run.rows()}
+    return [place for place in wanted(run.spec) if place not in finished]
 
 
 LEARNED = 0.1
@@ -86,9 +109,7 @@ def answer_of(run: Run, margin: float | None = None) -> Answer:
         margin: percentage points; one standard error of the dense network's accuracy if None, see `default_margin`.
     """
     levels, recipe = run.levels(), run.spec.recipe
-    finished = {row.place for row in run.rows()}  # not what is on disk by now: the frame is of one moment
-    complete = finished.issuperset(wanted(run.spec))
-    found = answer(levels, margin_of(run, levels, margin), complete)
+    found = answer(levels, margin_of(run, levels, margin), awaited_of(run))
     epochs = recipe.iterations * recipe.batch_size / (run.info["images"]["train"] - run.spec.data.validation)
     if epochs >= LEARNED or levels.empty:
         return found
@@ -263,6 +284,17 @@ def _no_verdict(case: _Case) -> Answer:
     return Answer(headline, [_accuracies(case, level), advice, *_unstopped(case)], level)
 
 
+def _no_verdict_yet(case: _Case, awaited: Sequence[Place]) -> Answer:
+    trunk, level = trunk_of(case.levels), _promising(case)
+    missing = too_early(awaited, trunk)
+    reinit = REINIT in branches_of(case.levels) or any(place.branch == REINIT for place in missing)
+    headline = (
+        f"No verdict yet: it takes every level and replicate of the tickets{' and of reinit' if reinit else ''}, and "
+        f"of these {number_of(len(missing), 'network')} {'is' if len(missing) == 1 else 'are'} still to come."
+    )
+    return Answer(headline, [_accuracies(case, level), *_unstopped(case)], level)
+
+
 def _promising(case: _Case) -> int:
     """The sparsest level that is within the margin on average, else the most accurate."""
     means = case.judged["matching_mean"]
@@ -402,11 +434,6 @@ def signed(value: float) -> str:
     """Points, with two decimals and a sign."""
     text = f"{value:+.2f}"
     return text.replace("-", "−") if float(text) else text[1:]
-
-
-def number_of(count: int, noun: str) -> str:
-    """1 level, 2 levels."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def in_words(count: int) -> str:

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lottery.analysis.answer import in_words, number_of, round_down, round_up, share, signed
+from lottery.analysis.answer import in_words, round_down, round_up, share, signed
 from lottery.analysis.frames import branches_of, curve, densities, levels_of, trunk_of
 from lottery.analysis.simultaneous import complete_replicates, joint_intervals
 from lottery.analysis.statistics import interval, welch
 from lottery.analysis.verdicts import EARLY, LAST, STOP, rounding, unstopped
 from lottery.runs.rows import wanted
 from lottery.runs.store import Run
+from lottery.words import number_of
 
 NEAR = 0.025
 """How far apart, relative to the larger, densities of two runs may be to be compared: a ninth of a step of 20 %."""

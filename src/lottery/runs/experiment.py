@@ -128,7 +128,7 @@ def run(
         images = {"train": len(raw.train_labels), "test": len(raw.test_labels)}
         binding = {"engine": engine, "device": device, "data": raw.sha256, "images": images}
         binding |= {"network": network.to_json()}
-        session, spec = _session(), replace(spec, use=used.copies)
+        session, spec = _session(jobs), replace(spec, use=used.copies)
         used.keep(path)
         if used.sources:
             binding["code"], session["use"] = used.sums, dict(used.origins)
@@ -341,7 +341,7 @@ def to_row(place: Place, iterations: int, start: Start, trained: engines.Trained
     )
 
 
-def _session() -> dict[str, Any]:
+def _session(jobs: int) -> dict[str, Any]:
     libraries = ("lottery", "torch", "numpy", "numba", "safetensors")
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -351,6 +351,7 @@ def _session() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "jobs": jobs,
     }
 
 

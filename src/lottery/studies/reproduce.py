@@ -23,6 +23,7 @@ from lottery.runs.store import Run, write
 from lottery.spec import Spec
 from lottery.studies import STUDIES
 from lottery.studies.study import Panels, Results, Study
+from lottery.words import number_of
 
 
 def choose(study: str, only: str) -> list[str]:
@@ -174,8 +175,8 @@ def listing(study: str, iterations: int, replicates: int, runs_dir: Path) -> Tab
         "what finished levels took here" if measured else "what levels take on the machine of benchmarks/RESULTS.md"
     )
     table.caption = (
-        f"{iterations:,} iterations a level, {replicates} replicate(s). Hours are of one core, and estimates, from "
-        f"{source}; a run that items share is trained once. * only when asked for: --only ITEM"
+        f"{iterations:,} iterations a level, {number_of(replicates, 'replicate')}. Hours are of one core, and "
+        f"estimates, from {source}; a run that items share is trained once. * only when asked for: --only ITEM"
     )
     return table
 

@@ -22,6 +22,7 @@ from lottery.spec import Spec
 from lottery.studies.claims import Claim, judge, markdown, near
 from lottery.views import plots
 from lottery.views.measures import colour
+from lottery.words import number_of
 
 Panels = Sequence[Any]
 """The axes of one figure, as `lottery.views.plots.panels` makes them."""
@@ -181,7 +182,7 @@ class Results:
 
 def size(spec: Spec) -> str:
     """How large a run is, in words."""
-    return f"{spec.recipe.iterations:,} iterations a level, {spec.replicates} replicate(s)"
+    return f"{spec.recipe.iterations:,} iterations a level, {number_of(spec.replicates, 'replicate')}"
 
 
 # --- tables and figures that any paper may have ----------------------------------------------------------------------

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lottery.analysis.comparison import Contrast
     from lottery.analysis.verdicts import Margin
+    from lottery.runs.rows import Place
     from lottery.runs.store import Run
 
 
@@ -159,7 +160,7 @@ class Verdict(NamedTuple):
     compared: dict[str, Comparison]
     """By condition, those that are known somewhere in the branch."""
     verdict: str
-    """yes, no or undecided: of that level alone."""
+    """yes, no or undecided: of that level alone; empty where it is too early to say."""
     shown: bool
     """Whether it is "yes" for all levels together."""
 
@@ -173,17 +174,21 @@ class Verdicts(NamedTuple):
     rows: list[Verdict]
 
 
-def verdicts(levels: "pd.DataFrame", margin: float, branch: str) -> Verdicts:
+def verdicts(levels: "pd.DataFrame", margin: float, branch: str, awaited: "Sequence[Place]" = ()) -> Verdicts:
     """What `analysis.verdicts.judge` finds, as it is shown.
 
     Args:
         levels: the frame of a run with a dense network.
         margin: percentage points that a matching ticket may be less accurate than the dense network.
         branch: the trunk or another.
+        awaited: what the run has not finished, see `analysis.answer.awaited_of`.
     """
+    from lottery.analysis.answer import too_early
+    from lottery.analysis.frames import trunk_of
     from lottery.analysis.verdicts import judge
 
     found = judge(levels, margin, branch)
+    final = not too_early(awaited, trunk_of(levels), branch)
     known = [name for name in COMPARED if found[f"{name}_mean"].notna().any()]
     name = "winning" if len(known) == len(COMPARED) else "matching"
     return Verdicts(
@@ -194,8 +199,8 @@ def verdicts(levels: "pd.DataFrame", margin: float, branch: str) -> Verdicts:
                 row["density"],
                 int(row["n"]),
                 {condition: _comparison(condition, row) for condition in known},
-                row[name],
-                bool(row[f"{name}_shown"]),
+                row[name] if final else "",
+                final and bool(row[f"{name}_shown"]),
             )
             for row in found.to_dict("records")
         ],
@@ -397,6 +402,31 @@ BRANCH_COLOURS = {
     "noise_3": "#54278F",
 }
 """Start rule -> its colour in every view: relatives have related ones."""
+
+BRANCHES = {
+    "rewind": "ticket",
+    "reinit": "random reinitialisation",
+    "random_mask": "random mask",
+    "random_mask_reinit": "random mask, reinitialised",
+    "one_shot": "one-shot pruning",
+    "one_shot_reinit": "one-shot pruning, reinitialised",
+    "continue": "continued training",
+    "lr_rewind": "learning-rate rewinding",
+    "finetune": "fine-tuning",
+    "prune_at_init": "pruning at initialisation",
+    "reinit_from_ticket": "redrawn from the ticket’s weights",
+    "same_sign": "reinitialised with the same signs",
+    "shuffle": "shuffled weights",
+    **{f"noise_{multiple}": f"noise of {multiple} standard deviations" for multiple in ("0.5", "2", "3")},
+    "noise_1": "noise of 1 standard deviation",
+}
+"""Start rule -> its name in legends and titles. Commands and files have the rule's own."""
+
+
+def branch_name(branch: str) -> str:
+    """How a branch is called where people read of it; a rule not in `BRANCHES` by its own name."""
+    return BRANCHES.get(branch, branch)
+
 
 DASHED = ("reinit", "random_mask_reinit", "one_shot_reinit", "random_mask")
 """Branches that lost their initial weights or their place, dashed as in the paper."""

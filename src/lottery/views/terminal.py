@@ -317,12 +317,12 @@ def ticket_table(run: Run, margin: float | None = None) -> Tables:
         run: finished or not.
         margin: as in `answer`.
     """
-    from lottery.analysis.answer import margin_of  # pandas takes half a second to import
+    from lottery.analysis.answer import awaited_of, margin_of  # pandas takes half a second to import
     from lottery.analysis.frames import branches_of
 
-    levels = run.levels()
+    levels, awaited = run.levels(), awaited_of(run)
     chosen = margin_of(run, levels, margin)
-    found = {branch: verdicts(levels, chosen.points, branch) for branch in branches_of(levels)}
+    found = {branch: verdicts(levels, chosen.points, branch, awaited) for branch in branches_of(levels)}
     compared = [name for name in COMPARED if any(name in row.compared for v in found.values() for row in v.rows)]
     headings = ["level", _heading(measure("density")), "n", *(_heading(COMPARED[name]) for name in compared)]
     parts = {branch: ([*headings, v.name], [_ticket(row, compared) for row in v.rows]) for branch, v in found.items()}
@@ -332,6 +332,7 @@ def ticket_table(run: Run, margin: float | None = None) -> Tables:
         "Means over n replicates, paired, with their 95 % intervals of that level alone. ≥ and ≤: bounds for all "
         "levels together.",
         *rules({v.name for v in found.values()}, chosen),
+        *(["–: too early to say, the run is not finished."] if awaited else []),
         "yes: every interval lies on the right side of its limit as a whole. no: one lies on the wrong side. "
         "undecided: all else. shown: every bound lies on the right side, for all levels together (97.5 % for each "
         "condition).",
@@ -346,7 +347,7 @@ def _ticket(row: Verdict, compared: Iterable[str]) -> list[Cell]:
         [measure("density").text(row.density)],
         [str(row.replicates)],
         *([", ".join(filter(None, (c.mean, c.bound))), *filter(None, [c.interval])] if c else [] for c in comparisons),
-        [row.verdict, "shown"] if row.shown else [row.verdict],
+        [row.verdict or "–", *(["shown"] if row.shown else [])],
     ]
 
 

@@ -17,6 +17,7 @@ from lottery.analysis.answer import Answer, share
 from lottery.analysis.frames import branches_of, curve, densities
 from lottery.analysis.statistics import summary
 from lottery.analysis.verdicts import Margin
+from lottery.runs.rows import Place
 from lottery.runs.store import Run
 from lottery.views.measures import AT_EARLY_STOP, COLOURS, EARLY, LAST, STOP, Measure, colour, measure, run_name, ticks
 
@@ -66,8 +67,8 @@ class Shown:
     levels: pd.DataFrame
     answer: Answer
     margin: Margin
-    missing: int
-    """Levels that are not finished."""
+    awaited: list[Place]
+    """What the run asks for and has not finished."""
 
     @property
     def branches(self) -> list[str]:

@@ -20,10 +20,9 @@ import numpy as np
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from lottery.analysis.answer import answer_of, margin_of, share
+from lottery.analysis.answer import answer_of, awaited_of, margin_of, share
 from lottery.analysis.frames import densities, trunk_of
 from lottery.errors import LotteryError
-from lottery.runs.rows import wanted
 from lottery.runs.store import Run, write
 from lottery.spec import PRESETS, Spec
 from lottery.views.measures import (
@@ -91,7 +90,9 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     labels = run_labels(settings)
     shown = [_show(run, i, labels, margin) for i, run in enumerate(runs)]
     finished = [s for s in shown if not s.levels.empty]
-    judged = [{branch: verdicts(s.levels, s.margin.points, branch) for branch in s.branches} for s in finished]
+    judged = [
+        {branch: verdicts(s.levels, s.margin.points, branch, s.awaited) for branch in s.branches} for s in finished
+    ]
     compared = [
         name for name in COMPARED if any(_compares(v, name) for by_branch in judged for v in by_branch.values())
     ]
@@ -147,7 +148,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
             if any(v.rows for v in found.values())
             for rule in rules({v.name for v in found.values()}, s.margin)
         ],
-        claims=[(s, claims) for s in shown if (claims := claims_of(s.run)) is not None],
+        claims=[(s, claims) for s in shown if not s.awaited and (claims := claims_of(s.run)) is not None],
         differing=[
             (setting_label(name), [setting_value(each[name]) for each in settings]) for name in differing(settings)
         ],
@@ -169,7 +170,7 @@ def _show(run: Run, index: int, labels: Sequence[str], margin: float | None) -> 
         levels=levels,
         answer=answer_of(run, margin),
         margin=margin_of(run, levels, margin),
-        missing=max(0, len(list(wanted(run.spec))) - len(levels)),
+        awaited=awaited_of(run),
     )
 
 
@@ -265,7 +266,7 @@ def _comparisons(
 def _verdict(name: str, row: Verdict | None) -> dict[str, Any]:
     """The verdict in a word, and whether it is shown for all levels together."""
     words = {"yes": name, "no": f"not {name}", "undecided": "undecided"}
-    return {"verdict": words[row.verdict] if row else "", "shown": bool(row and row.shown)}
+    return {"verdict": words.get(row.verdict, "") if row else "", "shown": bool(row and row.shown)}
 
 
 def command(spec: Spec, engine: str, device: str) -> str:
