@@ -5,10 +5,12 @@ import json
 import re
 import shlex
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -206,11 +208,82 @@ def test_every_chart_is_drawn_and_nothing_is_fetched(
         element.get_attribute("aria-label") and 200 < element.size["width"] <= width
         for element in browser.find_elements(By.CLASS_NAME, "chart")
     )
-    assert ("Unfinished:" in browser.page_source) == (make in (unfinished, nothing_yet))
+    assert ("Not finished:" in browser.page_source) == (make in (unfinished, nothing_yet))
+    assert [e.text for e in browser.find_elements(By.TAG_NAME, "h1")] == ["mlp on mnist-5k, 30 iterations a level"] or (
+        make in (single_level, single_replicate, everything_pruned)
+    )
     assert browser.title == path.name  # and not "owned"
     assert path.name in browser.find_element(By.CLASS_NAME, "name").text
     if make is hostile:
-        assert [key.text for key in browser.find_elements(By.CSS_SELECTOR, ".legend button")] == ["rewind", HOSTILE]
+        assert [key.text for key in browser.find_elements(By.CSS_SELECTOR, ".legend button")] == ["ticket", HOSTILE]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_one_heading_and_a_contents_that_leads_everywhere(
+    finished: Path, tmp_path: Path, make: Callable[[Path, Path], Path]
+) -> None:
+    """Every part is named once, in the contents too, and every anchor leads somewhere."""
+    text = report.page([Run(make(finished, tmp_path))])
+    text = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert text.count("<h1>") == 1
+    ids = re.findall(r' id="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]*)"', text)) <= set(ids)
+    contents = re.findall(r'href="#([^"]*)"', text[text.index("<nav") : text.index("</nav>")])
+    assert contents == re.findall(r'<section[^>]* id="([^"]*)"', text)
+
+
+def test_two_runs_have_parts_of_their_own_in_the_contents(finished: Path, tmp_path: Path) -> None:
+    text = report.page([Run(finished), Run(small(tmp_path, levels=1, seed=7))])
+    contents = re.findall(r'href="#([^"]*)"', text[text.index("<nav") : text.index("</nav>")])
+    assert contents == re.findall(r'<section[^>]* id="([^"]*)"', text)
+    assert {"differences", "anatomyA", "anatomyB", "provenanceB"} <= set(contents)
+    assert "<td>[" not in text
+    assert "<td>(" not in text
+
+
+def test_a_chart_is_saved_as_it_is_on_paper(browser: webdriver.Chrome, finished: Path, tmp_path: Path) -> None:
+    visit(browser, write([finished], tmp_path), prefers_color_scheme="dark")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "[data-save]")) == 2 * len(marks(browser))
+    browser.execute_script("window.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push(this) }")
+    for kind in ("png", "svg"):
+        browser.execute_script(f"document.querySelector('[data-save={kind}][data-chart=accuracy]').click()")
+    WebDriverWait(browser, 30).until(lambda b: b.execute_script("return saved.length") == 2)
+    found = dict(browser.execute_script("return saved.map(a => [a.download, a.href])"))
+    assert found["accuracy.png"].startswith("data:image/png;base64,iVBOR")
+    picture = unquote(found["accuracy.svg"])
+    assert "random reinitialisation" in picture
+    assert "Test accuracy at early stop" in picture
+    assert "rgb(255, 255, 255)" in picture
+    assert not browser.execute_script("return document.documentElement.classList.contains('paper')")
+
+
+def test_hovering_shows_all_branches(browser: webdriver.Chrome, finished: Path, tmp_path: Path) -> None:
+    visit(browser, write([finished], tmp_path))
+    browser.execute_script("Plotly.Fx.hover('accuracy', {xval: 50, yval: 50}, ['xy'])")
+    words = browser.execute_script("return document.querySelector('#accuracy .hoverlayer').textContent")
+    assert "ticket" in words
+    assert "random reinitialisation" in words
+
+
+def test_a_running_page_loads_itself_again_and_keeps_its_level(
+    browser: webdriver.Chrome, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(document, "REFRESH", 3)
+    run = Run(unfinished(finished, tmp_path))
+    browser.get(report.write_report([run], tmp_path / "page.html").as_uri())
+    WebDriverWait(browser, 60).until(lambda b: b.execute_script("return document.documentElement.dataset.drawn"))
+    words = browser.find_element(By.CLASS_NAME, "unfinished").text
+    assert words.startswith("Not finished: 9 of 14 networks are trained; about ")
+    assert browser.find_element(By.CLASS_NAME, "answer").text.startswith("No verdict yet: ")
+    slide(browser, 1)
+    report.write_report([Run(finished)], tmp_path / "page.html")
+    WebDriverWait(browser, 60).until(lambda b: "Not finished" not in b.page_source)
+    WebDriverWait(browser, 60).until(lambda b: b.execute_script("return document.documentElement.dataset.drawn"))
+    assert browser.find_element(By.ID, "level-label").text.startswith("1, 5")
+    browser.execute_script("window.same = true")
+    time.sleep(3.5)
+    assert browser.execute_script("return window.same")  # what is finished stays
 
 
 def drawn(browser: webdriver.Chrome, chart: str) -> Any:
@@ -335,6 +408,7 @@ def test_dark_and_paper(browser: webdriver.Chrome, finished: Path, tmp_path: Pat
     width = "return document.querySelector('#accuracy svg').getBoundingClientRect().width"
     browser.execute_script("dispatchEvent(new Event('beforeprint'))")
     assert browser.execute_script(width) == 320
+    assert browser.execute_script(ground) == "rgb(255, 255, 255)"  # from a dark page too
     browser.execute_script("dispatchEvent(new Event('afterprint'))")
     assert browser.execute_script(width) > 400
 
@@ -351,7 +425,7 @@ def test_two_runs_are_laid_over_each_other(browser: webdriver.Chrome, finished: 
     assert names == [setting_label(name) for name in spec.differences(there)]
     keys = [key.text for key in browser.find_elements(By.CSS_SELECTOR, ".legend button")]
     ours, theirs = run_labels([run_settings(Run(path)) for path in (finished, other)])
-    assert keys == [f"A {ours}", "A reinit", f"B {theirs}"]
+    assert keys == [f"A {ours}", "A random reinitialisation", f"B {theirs}"]
     lines: list[list[str]] = browser.execute_script(
         "return document.getElementById('accuracy').data.filter(t => t.mode == 'lines+markers')"
         ".map(t => [t.meta, t.line.dash, t.line.color])"

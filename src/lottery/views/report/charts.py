@@ -19,7 +19,19 @@ from lottery.analysis.statistics import summary
 from lottery.analysis.verdicts import Margin
 from lottery.runs.rows import Place
 from lottery.runs.store import Run
-from lottery.views.measures import AT_EARLY_STOP, COLOURS, EARLY, LAST, STOP, Measure, colour, measure, run_name, ticks
+from lottery.views.measures import (
+    AT_EARLY_STOP,
+    COLOURS,
+    EARLY,
+    LAST,
+    STOP,
+    Measure,
+    branch_name,
+    colour,
+    measure,
+    run_name,
+    ticks,
+)
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 """Lines of the first branch, the second, ... where a colour is a run's."""
@@ -70,12 +82,15 @@ class Shown:
     awaited: list[Place]
     """What the run asks for and has not finished."""
 
+    progress: str = ""
+    """How far it has come, in a sentence; empty once it is finished."""
+
     @property
     def branches(self) -> list[str]:
         return branches_of(self.levels)
 
     def key(self, branch: str) -> str:
-        """The branch's name on the page."""
+        """What the page's script knows the branch by."""
         return f"{self.letter} {branch}".strip()
 
     @property
@@ -83,11 +98,11 @@ class Shown:
         """The run's name in a sentence."""
         return run_name(self.letter, self.label)
 
-    def title(self, branch: str) -> str:
-        """The branch's name in the legend: that of a trunk says what tells its run apart."""
+    def name(self, branch: str) -> str:
+        """How the page calls the branch: where there are several runs, the trunk by what tells its run apart."""
         if self.label and branch == self.branches[0]:
             return f"{self.letter} {self.label}"
-        return self.key(branch)
+        return f"{self.letter} {branch_name(branch)}".strip()
 
     def ink(self, branch: str) -> str:
         """The branch's own colour; where there are several runs, the run's."""
@@ -100,7 +115,7 @@ class Shown:
     def trace(self, branch: str, **more: Any) -> Trace:
         """A line of that branch; the legend finds it by `meta`."""
         line = {"color": self.ink(branch), "dash": self.dash(branch), "width": 2}
-        return {"type": "scatter", "meta": self.key(branch), "name": _plain(self.key(branch)), "line": line} | more
+        return {"type": "scatter", "meta": self.key(branch), "name": _plain(self.name(branch)), "line": line} | more
 
 
 def _plain(text: str) -> str:
@@ -179,26 +194,30 @@ def against_density(shown: Sequence[Shown], levels: Sequence[int], name: str, co
                 bands.append(s.trace(branch, **_band(x, low, high, s.ink(branch))))
             points = part.to_dict("records")
             each = curve(s.levels, column, branch)
-            text = [
-                f"<b>{_plain(s.title(branch))}</b>, level {point['level']}, {share(point['density'])} of the weights"
-                f"<br>mean {m.words(point['mean'])}"
-                + "".join(f"<br>replicate {r}: {m.words(v)}" for r, v in each[point["level"]].dropna().items())
-                for point in points
-            ]
+            text = [_hover(m, point["mean"], each[point["level"]].dropna()) for point in points]
             marker = {"size": 6, "color": s.ink(branch)}
             line = s.trace(branch, x=x, y=mean, mode="lines+markers", marker=marker, text=text)
-            lines.append(line | {"hovertemplate": "%{text}<extra></extra>"})
+            lines.append(line | {"hovertemplate": f"%{{text}}<extra>{_plain(s.name(branch))}</extra>"})
             density |= set(part["density"])
             best = int(part["mean"].argmax() if m.higher_is_better else part["mean"].argmin())
             chosen = [points[i] for i in dict.fromkeys((0, best, len(points) - 1))]
             words = (f"{m.words(point['mean'])} with {share(point['density'])} of the weights" for point in chosen)
-            said.append(f"{s.key(branch)}: {', '.join(words)}.")
-    layout = {"xaxis": _density_axis([*density]), "yaxis": _axis(m.axis)}
+            said.append(f"{s.name(branch)}: {', '.join(words)}.")
+    layout = {"xaxis": _density_axis([*density]), "yaxis": _axis(m.axis), "hovermode": "x unified"}
+    layout["xaxis"]["unifiedhovertitle"] = {"text": f"%{{x:.3g}} % {measure('density').label}"}
     if not m.higher_is_better:
         layout["yaxis"] |= {"rangemode": "tozero", "tickformat": ",~r"}
     title = m.name.capitalize()
     says = f"{title} against {measure('density').label}. {' '.join(said)}"
     return Chart(name, title, "", says, layout, bands + lines, marks=_marks(shown, levels))
+
+
+def _hover(m: Measure, mean: float, each: "pd.Series[float]") -> str:
+    """The mean, and of a few replicates each, of many the lowest and the highest."""
+    if len(each) < 2:
+        return m.words(mean)
+    values = [m.text(v) for v in each] if len(each) <= 5 else [f"{m.text(each.min())} to {m.text(each.max())}"]
+    return f"{m.words(mean)} <i>({', '.join(values)})</i>"
 
 
 def _marks(shown: Sequence[Shown], levels: Sequence[int]) -> list[list[float]]:
@@ -244,7 +263,7 @@ def training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> l
 def _curve(s: Shown, one: pd.DataFrame, m: Measure, column: str, every: int, arrays: Arrays) -> Trace:
     """The history of one network: one evaluation in so many, and the last."""
     branch, replicate, draw = one[["branch", "replicate", "draw"]].iloc[0]
-    label = f"{s.key(branch)}, replicate {replicate}" + (f", draw {draw}" if draw else "")
+    label = f"{s.name(branch)}, replicate {replicate}" + (f", draw {draw}" if draw else "")
     kept = one[(np.arange(len(one)) % every == 0) | (np.arange(len(one)) == len(one) - 1)]
     line = s.trace(
         branch,
@@ -263,10 +282,10 @@ def _stops(s: Shown, m: Measure, column: str) -> Iterable[tuple[Trace, int, str]
     stopped: Any = s.levels.dropna(subset=[column]).groupby(["branch", "level"], sort=False)
     for (branch, level), rows in stopped:
         ring = {"size": 10, "symbol": "circle", "color": s.ink(branch), "line": {"width": 2}}
-        hover = f"early stop: iteration %{{x:,}}, %{{y:{m.form}}}<extra>{_plain(s.key(branch))}</extra>"
+        hover = f"early stop: iteration %{{x:,}}, %{{y:{m.form}}}<extra>{_plain(s.name(branch))}</extra>"
         points = {"x": _round(rows[STOP], 0), "y": _round(m.factor * rows[column], 5), "mode": "markers"}
         stop, value = measure(STOP).text(iterations[branch, level]), m.text(values[branch, level])
-        words = f" {s.key(branch)} stops at iteration {stop} with {value} on average."
+        words = f" {s.name(branch)} stops at iteration {stop} with {value} on average."
         yield s.trace(branch, **points, marker=ring, hovertemplate=hover), level, words
 
 
@@ -362,6 +381,7 @@ def _pixel_chart(at: Sequence[Anatomy]) -> Chart:
         assert a.pixels is not None
         trace: Trace = {"type": "heatmap", "zmin": 0, "zmax": float(a.pixels.max()) or 1.0, "colorscale": "ink"}
         trace |= {"z": [_round(row, 1) for row in a.pixels], "colorbar": {"thickness": 10, "outlinewidth": 0}}
+        trace["colorbar"]["title"] = {"text": "connections", "side": "right"}
         trace |= {"hovertemplate": "row %{y}, column %{x}: %{z} connections<extra></extra>"}
         return [trace], (
             f"{int((a.pixels == 0).sum())} of {a.pixels.size} input pixels have no connection; a pixel has "
@@ -388,7 +408,8 @@ def _unit_chart(at: Sequence[Anatomy]) -> Chart:
         return traces, "; ".join(words)
 
     x = _axis("units, most connected first (%)", range=[0, 100])
-    layout = {"xaxis": x, "yaxis": _axis("connections left (%)", rangemode="tozero"), "showlegend": True}
+    y = _axis("connections left (%)", rangemode="tozero")
+    layout = {"xaxis": x, "yaxis": y, "showlegend": True, "hovermode": "x unified"}
     caption = "Share of the connections into each unit that are left, unit by unit, mean over replicates."
     return _sliding("units", "How connected its units are", caption, layout, at, draw)
 
@@ -412,7 +433,11 @@ def _weight_chart(at: Sequence[Anatomy], i: int) -> Chart:
         words = f"begin with a root mean square of {layer.start.rms:.2g} and end with {layer.trained.rms:.2g}"
         return traces, f"the survivors of {layer.name} {words if layer.kept else 'are none'}"
 
-    layout = {"xaxis": _axis("weight"), "yaxis": _axis("% of the fullest bin", range=[0, 105]), "showlegend": True}
+    layout = {
+        "xaxis": _axis("weight"),
+        "yaxis": _axis("survivors (% of the fullest bin)", range=[0, 105]),
+        "showlegend": True,
+    }
     return _sliding(f"weights_{i}", at[0].layers[i].name, "", layout, at, draw)
 
 
@@ -421,7 +446,7 @@ def _layer_chart(found: dict[int, Anatomy], at: Sequence[Anatomy]) -> Chart:
     for i, layer in enumerate(found[min(found)].layers):
         left = [100 * a.layers[i].density for a in found.values()]
         points: Trace = {"x": [*found], "y": _round(left), "mode": "lines+markers", "marker": {"size": 5}}
-        traces.append(_layer_trace(i, layer.name, "level %{x}: %{y:.3g} %", **points))
+        traces.append(_layer_trace(i, layer.name, "%{y:.3g} %", **points))
         said.append(f"{layer.name} from {left[0]:.3g} % to {left[-1]:.3g} %")
         least = min([least, *(x for x in left if x > 0)])
     marked = [x for x in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if x >= 0.8 * least]
@@ -429,7 +454,9 @@ def _layer_chart(found: dict[int, Anatomy], at: Sequence[Anatomy]) -> Chart:
         "xaxis": _axis("level (times pruned)", tickformat="d"),
         "yaxis": _log_axis(measure("density").axis, 0.8 * least, 115, marked),
         "showlegend": True,
+        "hovermode": "x unified",
     }
+    layout["xaxis"]["unifiedhovertitle"] = {"text": "level %{x}"}
     label = measure("density").label.capitalize()
     says = f"{label} of each layer by level: {'; '.join(said)}."
     marks: list[list[float]] = [[a.level] for a in at]
@@ -448,12 +475,14 @@ def _overlap_chart(found: dict[int, Anatomy], at: Sequence[Anatomy], density: di
     ]
     lines: list[Trace] = [
         _band(x, low, high, COLOURS[0]),
-        {"x": [x[0], x[-1]], "y": [1, 1], "name": "chance", "mode": "lines", "hoverinfo": "skip"},
+        {"x": [x[0], x[-1]], "y": [1, 1], "name": "chance (1)", "mode": "lines", "hoverinfo": "skip"},
         {"x": x, "y": mean, "name": "tickets", "mode": "lines+markers", "marker": {"size": 6}, "text": text},
     ]
     lines[1] |= {"line": {"color": "dense", "dash": "dash", "width": 1.5}}
     lines[2] |= {"line": {"color": COLOURS[0], "width": 2}, "hovertemplate": "%{text}<extra></extra>"}
-    y = _axis("shared weights (× chance)", rangemode="tozero")
+    ends = [1.0, *(v for v in (*low, *high) if v is not None)]
+    room = 0.08 * (max(ends) - min(ends)) or 0.01
+    y = _axis("shared weights (× chance)", range=[round(min(ends) - room, 4), round(max(ends) + room, 4)])
     layout = {"xaxis": _density_axis([d for d, _ in overlaps]), "yaxis": y, "showlegend": True}
     d, last = overlaps[-1]
     says = (

@@ -9,7 +9,7 @@ import base64
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -17,12 +17,15 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pandas as pd
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from lottery.analysis.answer import answer_of, awaited_of, margin_of, share
 from lottery.analysis.frames import densities, trunk_of
+from lottery.analysis.progress import time_left
 from lottery.errors import LotteryError
+from lottery.runs.rows import Place
 from lottery.runs.store import Run, write
 from lottery.spec import PRESETS, Spec
 from lottery.views.measures import (
@@ -43,7 +46,11 @@ from lottery.views.measures import (
     verdicts,
 )
 from lottery.views.report import charts, compare
-from lottery.views.report.charts import Arrays, Shown
+from lottery.views.report.charts import Arrays, Chart, Shown
+from lottery.words import number_of
+
+REFRESH = 30
+"""Seconds after which the page of a run that is not finished loads itself again."""
 
 TABLE = ("early_stop_iteration", "test_accuracy_early_stop", "test_accuracy", "train_accuracy", "seconds")
 """Columns of the table of all levels."""
@@ -107,7 +114,10 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     differences = [c for section in (between, *(section for _, section in controls)) if section for c in section.charts]
     overview, training, cost = ([c for c in some if c.traces] for some in (overview, training, cost))
     drawn = [*differences, *overview, *training, *(c for t in tickets for c in (*t.charts, *t.weights)), *cost]
+    claims = [(s, rows) for s in shown if not s.awaited and (rows := claims_of(s.run)) is not None]
+    refresh = REFRESH if any(s.awaited for s in shown) else 0
     data = {
+        "refresh": refresh,
         "charts": {chart.name: asdict(chart) for chart in drawn},
         "arrays": arrays.packed,
         "levels": [_level_label(finished, level) for level in levels],
@@ -123,13 +133,16 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
         title=" and ".join(s.run.path.name for s in shown),
         between=between,
         controls=controls,
+        heading_text=f"{len(shown)} runs compared" if len(shown) > 1 else describe(shown[0].run.spec),
+        contents=[*_contents(shown, finished, overview, between, controls, claims)],
+        refresh=refresh,
         overview=overview,
         training=training,
         tickets=tickets,
         cost=cost,
         cost_says=[_saved(s) for s in finished],
         keys=[
-            {"key": s.key(branch), "title": s.title(branch), "colour": s.ink(branch), "dash": s.dash(branch)}
+            {"key": s.key(branch), "name": s.name(branch), "colour": s.ink(branch), "dash": s.dash(branch)}
             for s in shown
             for branch in s.branches
         ],
@@ -148,7 +161,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
             if any(v.rows for v in found.values())
             for rule in rules({v.name for v in found.values()}, s.margin)
         ],
-        claims=[(s, claims) for s in shown if not s.awaited and (claims := claims_of(s.run)) is not None],
+        claims=claims,
         differing=[
             (setting_label(name), [setting_value(each[name]) for each in settings]) for name in differing(settings)
         ],
@@ -158,6 +171,48 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
         style=Markup(style),
         script=Markup(script),
     )
+
+
+def describe(spec: Spec) -> str:
+    """What was trained, for a heading."""
+    return f"{spec.model.name} on {spec.data.name}, {number_of(spec.recipe.iterations, 'iteration')} a level"
+
+
+def _contents(
+    shown: Sequence[Shown],
+    finished: Sequence[Shown],
+    overview: Sequence[Chart],
+    between: compare.Section | None,
+    controls: Sequence[tuple[Shown, Any]],
+    claims: Sequence[tuple[Shown, Any]],
+) -> Iterator[tuple[str, str]]:
+    """Anchor and title of each part that the page has."""
+
+    def each(anchor: str, title: str, some: Iterable[Shown]) -> Iterator[tuple[str, str]]:
+        yield from ((anchor + s.letter, f"{title}: {s.letter}" if s.letter else title) for s in some)
+
+    if len(shown) > 1:
+        yield "differences", "What differs"
+    if between and between.charts:
+        yield "between", f"Each run against {shown[0].called}"
+    if overview:
+        yield "overview", "Accuracy and early stopping"
+    if finished:
+        yield "training", "Training"
+        yield from each("controls", "Tickets against their controls", (s for s, _ in controls))
+        yield from each("anatomy", "Anatomy of a ticket", finished)
+        yield from (("cost", "Cost"), ("table", "All levels"))
+    yield from each("claims", "The paper’s claims", (s for s, _ in claims))
+    yield from each("provenance", "Where it comes from", shown)
+
+
+def _progress(run: Run, awaited: Sequence[Place], levels: pd.DataFrame) -> str:
+    """How far the run has come, and how long the rest will take."""
+    words = f"{len(levels):,} of {len(levels) + len(awaited):,} networks are trained"
+    left = time_left(run)
+    about = f"; about {duration(float(f'{left:.2g}'))} left while it goes on as before" if left else ""
+    claims = "Verdicts and claims wait for all that they rest on."
+    return f"Not finished: {words}{about}. {claims}"
 
 
 def _show(run: Run, index: int, labels: Sequence[str], margin: float | None) -> Shown:
@@ -170,7 +225,8 @@ def _show(run: Run, index: int, labels: Sequence[str], margin: float | None) -> 
         levels=levels,
         answer=answer_of(run, margin),
         margin=margin_of(run, levels, margin),
-        awaited=awaited_of(run),
+        awaited=(awaited := awaited_of(run)),
+        progress=_progress(run, awaited, levels) if awaited else "",
     )
 
 
@@ -205,6 +261,7 @@ def _saved(s: Shown) -> str:
 
 
 def duration(seconds: float) -> str:
+    """A time in the two largest units that it has."""
     if seconds < 60:
         return f"{seconds:.3g} s"
     large, small, units = (*divmod(round(seconds), 60), ("min", "s"))
@@ -230,6 +287,7 @@ def _table(s: Shown, judged: Mapping[str, Verdicts], compared: Sequence[str]) ->
     return [
         {
             "key": s.key(row.branch),
+            "name": s.name(row.branch),
             "colour": s.ink(row.branch),
             "level": row.level,
             "density": round(density.factor * row.density, 4),

@@ -5,8 +5,10 @@ const charts = Object.values(page.charts);
 const slider = document.getElementById("level");
 const hidden = new Set(); // branches and runs that the legend has switched off
 const dark = matchMedia("(prefers-color-scheme: dark)");
+const root = document.documentElement;
 const narrow = matchMedia("(max-width: 600px)");
-let printing = false;
+let onPaper = false; // black on white, for print and for saved pictures
+const paper = (yes) => { onPaper = yes; root.classList.toggle("paper", yes); };
 
 // --- numbers: 16 bits each in base64, 65535 for none
 const arrays = page.arrays.map(({ step, values }) => {
@@ -16,7 +18,7 @@ const arrays = page.arrays.map(({ step, values }) => {
 const numbers = (value) => (typeof value === "number" ? arrays[value] : value);
 
 // --- colours: the branches' own on white; on black as light as it takes to be seen
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const css = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 const channels = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const hex = (rgb) => "#" + rgb.map((c) => Math.round(c).toString(16).padStart(2, "0")).join("");
 const mix = (a, b, part) => channels(a).map((c, i) => c + part * (channels(b)[i] - c));
@@ -25,8 +27,8 @@ const light = (colour) => {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
 function ink(colour) {
-  if (colour === "dense") return mixed(css("--paper"), css("--ink"), dark.matches && !printing ? 0.6 : 0.45);
-  if (!dark.matches || printing) return colour;
+  if (colour === "dense") return mixed(css("--paper"), css("--ink"), dark.matches && !onPaper ? 0.6 : 0.45);
+  if (!dark.matches || onPaper) return colour;
   let part = 0;
   while (part < 1 && (light(mixed(colour, "#ffffff", part)) + 0.05) / (light(css("--paper")) + 0.05) < 4.5) part += 0.05;
   return mixed(colour, "#ffffff", part);
@@ -45,9 +47,10 @@ function trace(given) {
     t.marker.color = css("--paper");
   }
   if (t.colorscale === "ink") {
-    const end = dark.matches && !printing ? "#9bd3f5" : "#08306b";
+    const end = dark.matches && !onPaper ? "#9bd3f5" : "#08306b";
     t.colorscale = [[0, css("--paper")], [1e-6, mixed(css("--paper"), css("--accent"), 0.18)], [0.5, css("--accent")], [1, end]];
-    t.colorbar = { ...t.colorbar, tickfont: { color: css("--muted"), size: 11 } };
+    const font = { color: css("--muted"), size: 11 };
+    t.colorbar = { ...t.colorbar, tickfont: font, title: { ...t.colorbar.title, font } };
   }
   return t;
 }
@@ -81,7 +84,7 @@ function draw(chart) {
   const given = layout(chart);
   if (traces.every((t) => !t.visible || !(t.z ?? t.y).length))
     given.annotations = [{ text: "nothing to show", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
-  if (printing) Object.assign(given, { autosize: false, width: 320, height: 250 });
+  if (onPaper) Object.assign(given, { autosize: false, width: 320, height: 250 });
   return Plotly.react(element, traces, given, { displayModeBar: false, responsive: true });
 }
 
@@ -137,11 +140,52 @@ document.querySelectorAll(".sortable thead th").forEach((heading, column) =>
 );
 
 // --- paper: black on white, two charts abreast, whatever the screen shows
-addEventListener("beforeprint", () => { printing = true; drawAll(); });
-addEventListener("afterprint", () => { printing = false; drawAll(); });
+addEventListener("beforeprint", () => { paper(true); drawAll(); });
+addEventListener("afterprint", () => { paper(false); drawAll(); });
+
+// --- pictures: each chart as PNG or SVG, with its title and legend, as on paper
+async function picture(chart, format) {
+  paper(true);
+  const data = [...chart.traces, ...(chart.by_level[place()] ?? [])].map(trace).filter((t) => t.visible);
+  const given = layout(chart);
+  paper(false);
+  const title = chart.by_level.length && page.levels.length > 1 ? `${chart.title}, level ${page.levels[place()]}` : chart.title;
+  const named = new Set();
+  for (const t of data) { // one entry for each branch, whatever it is drawn by
+    const drawn = t.showlegend !== false && t.mode !== "markers" && t.type !== "heatmap" && !named.has(t.name);
+    t.showlegend = drawn;
+    if (drawn) named.add(t.name);
+  }
+  Object.assign(given, { paper_bgcolor: "#ffffff", plot_bgcolor: "#ffffff", showlegend: named.size > 1, shapes: [] });
+  Object.assign(given, { title: { text: title, font: { size: 15 }, x: 0.02, xanchor: "left" }, margin: { l: 64, r: 24, t: 84, b: 56 } });
+  return Plotly.toImage({ data, layout: given }, { format, width: 700, height: 440, scale: format === "png" ? 3 : 1 });
+}
+for (const button of document.querySelectorAll("[data-save]"))
+  button.addEventListener("click", async () => {
+    const link = document.createElement("a");
+    link.href = await picture(page.charts[button.dataset.chart], button.dataset.save);
+    link.download = `${button.dataset.chart}.${button.dataset.save}`;
+    link.click();
+  });
+
+// --- while the run goes on: the page is loaded again, and keeps its level and what the legend hides
+const KEPT = `lottery ${location.pathname}`;
+if (page.refresh) {
+  document.getElementById("written").textContent = `; it was written at ${new Date(document.lastModified).toLocaleString()}`;
+  setInterval(() => {
+    if (document.hidden || onPaper) return;
+    sessionStorage.setItem(KEPT, JSON.stringify({ level: slider?.value, hidden: [...hidden] }));
+    location.reload();
+  }, 1000 * page.refresh);
+}
+const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+sessionStorage.removeItem(KEPT);
+if (slider && kept?.level) slider.value = kept.level;
+for (const button of document.querySelectorAll("[data-key][aria-pressed]"))
+  if (kept?.hidden.includes(button.dataset.key)) button.click();
 dark.addEventListener("change", drawAll);
 narrow.addEventListener("change", drawAll);
 
 chooseLevel();
 drawAll();
-document.documentElement.dataset.drawn = "yes";
+root.dataset.drawn = "yes";
