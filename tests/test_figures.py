@@ -36,8 +36,8 @@ def test_density_is_logarithmic_and_decreasing_and_branches_have_their_colours(l
     left, right = ax.get_xlim()
     assert left > 100 > 12.5 > right
     assert drawn(ax) == {
-        "rewind": (BRANCH_COLOURS["rewind"].lower(), "-"),
-        "reinit": (BRANCH_COLOURS["reinit"].lower(), "--"),
+        "ticket": (BRANCH_COLOURS["rewind"].lower(), "-"),
+        "random reinitialisation": (BRANCH_COLOURS["reinit"].lower(), "--"),
     }
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_the_command_writes_them(run: Run, capsys: pytest.CaptureFixture[str], k
 
 def test_the_numbers_are_the_runs(run: Run) -> None:
     rows = [row for row in run.rows() if (row.place.branch, row.place.level) == ("reinit", 2)]
-    (bars,) = (bars for bars in plots.early_stop(run).containers if bars.get_label() == "reinit")
+    (bars,) = (bars for bars in plots.early_stop(run).containers if bars.get_label() == "random reinitialisation")
     assert bars[0].get_ydata()[2] == np.mean([row.early_stop_iteration for row in rows])
     assert bars[0].get_color() == measures.BRANCH_COLOURS["reinit"]
     curves = plots.training(run, 2, "test_accuracy").lines
@@ -63,6 +64,47 @@ def test_the_numbers_are_the_runs(run: Run) -> None:
     picture = plots.pixels(run, 2).images[0].get_array()
     assert picture is not None
     assert picture.sum() == np.mean([run.load("rewind", r, 2).masks["fc1.weight"].sum() for r in (0, 1)])
+
+
+@pytest.mark.parametrize("width", [None, 3.3])
+@pytest.mark.parametrize("name", plots.FIGURES)
+def test_a_figure_says_what_it_shows_and_its_ticks_can_be_read(run: Run, name: str, width: float | None) -> None:
+    """What is drawn, of what, and what lines and bars are; names for people; no label twice, none over another."""
+    ax = plots.FIGURES[name](run)
+    if width:
+        plots._fit(ax, width)
+    figure = plots._figure(ax)
+    figure.draw_without_rendering()
+    what, of, note = ax.get_title().split("\n")
+    assert what
+    assert "mlp on mnist-5k" in of
+    assert "replicate" in note
+    legends = [legend for legend in (ax.get_legend(), *figure.legends) if legend]
+    assert not {text.get_text() for legend in legends for text in legend.get_texts()} & set(measures.BRANCHES)
+    for axis in (ax.xaxis, ax.yaxis) if ax.axison else ():
+        low, high = sorted(axis.get_view_interval())
+        ticks = [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+        labels = [label.get_text() for label in ticks if label.get_text()]
+        assert len(labels) == len(set(labels)) > 1, labels
+        assert not [label for label in labels if "$" in label]
+        boxes = sorted((b.x0, b.x1) for b in (label.get_window_extent() for label in ticks))
+        if axis is ax.xaxis:
+            assert all(one[1] < other[0] for one, other in pairwise(boxes)), labels
+        if axis.get_label_text().endswith("accuracy (%)"):
+            assert high <= 100
+    box, whole = figure.get_tightbbox(), figure.get_size_inches()  # nothing is cut off
+    assert box.x0 >= -0.01
+    assert box.x1 <= whole[0] + 0.01
+
+
+def test_some_figures_of_a_width(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["figures", str(run.path), "--only", "units, layers", "--format", "png", "--width", "3.3"]) == 0
+    paths = [Path(line.split("  ")[1]) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in paths] == ["units.png", "layers.png"]
+    assert int.from_bytes(paths[0].read_bytes()[16:20]) == round(3.3 * 150)
+    for words, message in ((("--only", "unit"), "unknown figure 'unit'"), (("--width", "0.5"), "2 to 20 inches")):
+        assert cli.main(["figures", str(run.path), *words]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_notebook_shows_a_run_as_a_table_with_a_figure(run: Run, tmp_path: Path) -> None:

@@ -180,6 +180,13 @@ class FiguresCommand:
     format: Literal["png", "pdf", "svg"] = "pdf"
     """Kind of file; they go to figures/ in the run's folder."""
 
+    only: Annotated[str, tyro.conf.arg(metavar="NAME,NAME")] = ""
+    """Some of them: accuracy, early_stop, training, layers, pixels, units, weights, overlap, seconds; all if not given.
+    """
+
+    width: Annotated[float | None, tyro.conf.arg(metavar="INCHES")] = None
+    """Of each figure; 3.3 is a column of a paper."""
+
     runs_dir: Folder = Path("runs")
     """Where to look for it."""
 
@@ -265,7 +272,8 @@ def main(arguments: list[str] | None = None) -> int:
             run = store.find(command.run, command.runs_dir).now()  # of one moment, also while it goes on
             from lottery.views import plots  # matplotlib and pandas take two seconds to import
 
-            for path in plots.save(run, kind=command.format):
+            names = [name.strip() for name in command.only.split(",") if name.strip()] or plots.FIGURES
+            for path in plots.save(run, names, command.format, command.width):
                 console.print(f"figure:  {path}", highlight=False, markup=False, soft_wrap=True)
         elif isinstance(command, ShowCommand):
             run = store.find(command.run, command.runs_dir).now()  # of one moment, also while it goes on

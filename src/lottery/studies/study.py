@@ -21,7 +21,7 @@ from lottery.runs.store import Run
 from lottery.spec import Spec
 from lottery.studies.claims import Claim, judge, markdown, near
 from lottery.views import plots
-from lottery.views.measures import colour
+from lottery.views.measures import branch_name, colour
 from lottery.words import number_of
 
 Panels = Sequence[Any]
@@ -242,7 +242,7 @@ def mark_stated(results: Results, column: str, ax: Any) -> None:
         x = 100 * levels.loc[levels["level"] == level, "density"].mean()
         branch = stated.branch or trunk_of(levels)
         marks: Any = {"fmt": "^" if stated.at_least else "X", "color": colour(branch), "markeredgecolor": "black"}
-        label = f"{branch}, paper{': more' if stated.at_least else ''}"
+        label = f"{branch_name(branch)}, paper{': more' if stated.at_least else ''}"
         ax.errorbar([x], [y], markersize=7, zorder=3, label=label, **marks)
         low, high = ax.get_ylim()
         room = 0.05 * (high - low)

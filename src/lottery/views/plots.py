@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from lottery.analysis import anatomy, comparison
-from lottery.analysis.answer import answer_of
+from lottery.analysis.answer import answer_of, share
 from lottery.analysis.frames import branches_of, densities, levels_of, trunk_of
 from lottery.analysis.statistics import summary
 from lottery.engines import history
@@ -38,6 +39,7 @@ from lottery.views.measures import (
     LAST,
     SENTENCES,
     STOP,
+    branch_name,
     colour,
     measure,
     run_labels,
@@ -45,6 +47,7 @@ from lottery.views.measures import (
     table,
     ticks,
 )
+from lottery.words import number_of
 
 STYLE: Any = {
     "axes.spines.top": False,
@@ -84,7 +87,11 @@ class NothingToShow(LotteryError):
 def branch_lines(levels: pd.DataFrame, branches: Sequence[str]) -> list[Line]:
     """A line for each of these branches that the levels have, by its name and in its colour."""
     present = branches_of(levels)
-    return [Line(b, levels, b, colour(b), "dashed" if b in DASHED else "solid") for b in branches if b in present]
+    return [
+        Line(branch_name(b), levels, b, colour(b), "dashed" if b in DASHED else "solid")
+        for b in branches
+        if b in present
+    ]
 
 
 def value_lines(levels: dict[str, pd.DataFrame]) -> list[Line]:
@@ -139,7 +146,7 @@ def against_density(lines: Sequence[Line], column: str, ax: Axes | None = None, 
         ax.errorbar(
             100 * found["density"] * np.where(found["level"] > 0, aside, 1),
             mean,
-            yerr=[mean - least, most - mean],
+            yerr=np.maximum(0, [mean - least, most - mean]),  # a mean of equal values may be off by its rounding
             label=line.label,
             color=line.colour,
             linestyle=line.style,
@@ -157,9 +164,12 @@ def against_density(lines: Sequence[Line], column: str, ax: Axes | None = None, 
     if density and shown.higher_is_better:
         low = max(low, dense - reach)
         margin = 0.05 * (high - low) + 1e-3
-        ax.set_ylim(low - margin, high + margin)
+        ax.set_ylim(low - margin, min(high + margin, max(100.0, high)) if shown.unit == "%" else high + margin)
+        ax.yaxis.set_major_locator(MaxNLocator(6))
     elif low >= 0:
         ax.set_ylim(0, 1.05 * high if density else None)
+        if shown.form == ",.0f":
+            ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     return ax
 
 
@@ -214,10 +224,10 @@ def while_training(
         mean, least, most = (shown.factor * found[name].to_numpy() for name in ("mean", "min", "max"))
         other = branch != curves[0][0]
         style: Any = {"color": shades[level], "linestyle": "dashed" if other else "solid"}
-        label = f"{100 * part['density'].mean():.1f} %" + (f" ({branch})" if other else "")
+        label = f"{100 * part['density'].mean():.1f} %" + (f" ({branch_name(branch)})" if other else "")
         ax.plot(x, mean, linewidth=1.3, label=label, **style)
         bars = np.unique(np.linspace(0, len(x) - 1, 12).astype(int)[1:])
-        spread = [(mean - least)[bars], (most - mean)[bars]]
+        spread = np.maximum(0, [(mean - least)[bars], (most - mean)[bars]])
         ax.errorbar(x[bars], mean[bars], yerr=spread, fmt="none", elinewidth=0.8, color=shades[level])
         late = x > last / 10 if (x > last / 10).any() else x > 0
         ranges.append((least[late].min(), most[late].max()))
@@ -325,7 +335,9 @@ def accuracy(run: Run, ax: Axes | None = None) -> Axes:
     if columns:
         best = max(_points(levels, columns[0]).to_dict("records"), key=lambda row: row["mean"])
         ax.annotate(
-            f"best: {measure(LAST).words(best['mean'])} with {100 * best['density']:.1f} % of the weights",
+            f"highest of {number_of(len(levels_of(levels, trunk_of(levels))), 'level')}: "
+            f"{measure(LAST).words(best['mean'])} with {share(best['density'])} of the weights;\n"
+            "the highest of many is partly chance",
             (100 * best["density"], 100 * best["mean"]),
             xytext=(0.98, 0.04),
             textcoords="axes fraction",
@@ -337,8 +349,7 @@ def accuracy(run: Run, ax: Axes | None = None) -> Axes:
         ax.set_ylim(low - 0.12 * (high - low), high)  # room for the annotation below the lines
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2, frameon=False)
     ax.set_ylabel(measure(LAST).axis_while_training)
-    ax.set_title(_title(run), pad=26)  # the legend is between title and axes
-    return ax
+    return _titled(ax, run, "Test accuracy of tickets", _bars(levels), pad=26)  # the legend is between title and axes
 
 
 def early_stop(run: Run, ax: Axes | None = None) -> Axes:
@@ -358,8 +369,7 @@ def _branches(run: Run, column: str, ax: Axes | None) -> Axes:
     ax = against_density(lines, column, ax or _new_axes(), inf)
     if len(lines) > 1 and ax.has_data():
         ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    ax.set_title(_title(run))
-    return ax
+    return _titled(ax, run, f"{measure(column).name.capitalize()} by weights left", _bars(levels))
 
 
 def layers(run: Run, ax: Axes | None = None) -> Axes:
@@ -382,8 +392,7 @@ def layers(run: Run, ax: Axes | None = None) -> Axes:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("level (times pruned)")
     ax.set_ylabel(measure("sparsity").axis)
-    ax.set_title(_title(run))
-    return ax
+    return _titled(ax, run, "Sparsity of each layer", "means over replicates")
 
 
 def training(run: Run, level: int | None = None, column: str = "validation_loss", ax: Axes | None = None) -> Axes:
@@ -408,16 +417,20 @@ def training(run: Run, level: int | None = None, column: str = "validation_loss"
         place, values = row.place, run.read(row.place).history
         chosen = place.level == level
         ink = colour(place.branch) if chosen else "0.7"
-        label = place.branch if chosen and (place.replicate, place.draw) == (0, 0) else None
+        label = branch_name(place.branch) if chosen and (place.replicate, place.draw) == (0, 0) else None
         ax.plot(values["iteration"], shown.factor * values[column], color=ink, linewidth=1, label=label)
         if chosen and stop and row.early_stop_iteration is not None:
             y = shown.factor * getattr(row, stop)
             ax.plot(row.early_stop_iteration, y, "o", color=ink, markerfacecolor="white")
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(THOUSANDS)
     ax.set_xlabel("training iteration")
     ax.set_ylabel(shown.axis_while_training)
     ax.legend(frameon=False)
-    return _at_level(run, level, ax)
+    note = "one line per replicate and draw; grey: the dense network" + ("; rings: early stop" if stop else "")
+    return _titled(ax, run, f"{shown.label.capitalize()} while training, level {level}", note)
 
 
 def pixels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
@@ -439,7 +452,7 @@ def pixels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
     picture = ax.imshow(np.ma.masked_equal(found, 0), cmap="Blues", vmin=0)
     ax.figure.colorbar(picture, ax=ax, label="connections")
     ax.set_axis_off()
-    return _at_level(run, level, ax)
+    return _titled(ax, run, f"Connections of each input pixel, level {level}", "means over replicates; blank: none")
 
 
 def units(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
@@ -450,7 +463,7 @@ def units(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
         x = 100 * (np.arange(layer.units) + 0.5) / layer.units
         ax.plot(x, 100 * layer.into * layer.units / layer.total, color=COLOURS[i % len(COLOURS)], label=layer.name)
     ax.legend(frameon=False)
-    return _at_level(run, level, _connection_axes(ax))
+    return _titled(_connection_axes(ax), run, f"Connections into each unit, level {level}", "means over replicates")
 
 
 def weights(run: Run, level: int | None = None, tensor: str | None = None, ax: Axes | None = None) -> Axes:
@@ -473,10 +486,11 @@ def weights(run: Run, level: int | None = None, tensor: str | None = None, ax: A
     layer = by_name[tensor or next(iter(by_name))]
     for label, bins, ink in (("initial", layer.start, "0.6"), ("trained", layer.trained, COLOURS[0])):
         ax.stairs(100 * bins.counts / max(1, bins.counts.max(initial=0)), bins.edges, color=ink, label=label)
-    ax.set_xlabel(layer.name)
+    ax.set_xlabel("weight")
     ax.set_ylabel("survivors (% of the fullest bin)")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.legend(frameon=False)
-    return _at_level(run, level, ax)
+    return _titled(ax, run, f"Surviving weights of {layer.name}, level {level}", "of all replicates")
 
 
 def overlap(run: Run, ax: Axes | None = None) -> Axes:
@@ -488,13 +502,17 @@ def overlap(run: Run, ax: Axes | None = None) -> Axes:
     x = [d for d, _ in found]
     mean, low, high = ([getattr(o, name) / o.chance for _, o in found] for name in ("mean", "min", "max"))
     ax.fill_between(x, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
-    ax.plot(x, mean, "o-", color=COLOURS[0], markersize=3.5)
-    ax.axhline(1, color="0.6", linestyle="dashed")
-    _density_axis(ax, density.values())
-    ax.set_ylim(bottom=0)
+    ax.plot(x, mean, "o-", color=COLOURS[0], markersize=3.5, label="tickets")
+    ax.axhline(1, color="0.6", linestyle="dashed", label="chance")
+    _density_axis(ax, density.values(), 6)
+    ends = [1.0, *low, *high]
+    room = 0.08 * (max(ends) - min(ends)) or 0.01
+    ax.set_ylim(min(ends) - room, max(ends) + room)
+    ax.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     ax.set_ylabel("shared weights (multiples of chance)")
-    ax.set_title(_title(run))
-    return ax
+    ax.legend(frameon=False)
+    note = "means over pairs of replicates, shaded from the lowest to the highest"
+    return _titled(ax, run, "Do replicates find the same ticket?", note)
 
 
 def controls(run: Run, ax: Axes | None = None) -> Axes:
@@ -504,10 +522,9 @@ def controls(run: Run, ax: Axes | None = None) -> Axes:
     found = comparison.controls(levels)
     if not found:
         raise NothingToShow(f"{run.path.name}: no other branch was trained, so there is no control to compare with")
-    lines = [(f"{trunk_of(levels)} − {branch}", contrast, colour(branch)) for branch, contrast in found.items()]
-    ax = _differences(lines, ax or _new_axes())
-    ax.set_title(_title(run))
-    return ax
+    trunk = branch_name(trunk_of(levels))
+    lines = [(f"{trunk} − {branch_name(branch)}", contrast, colour(branch)) for branch, contrast in found.items()]
+    return _titled(_differences(lines, ax or _new_axes()), run, "Tickets against their controls", DIFFERENCES)
 
 
 # --- several runs ----------------------------------------------------------------------------------------------------
@@ -551,6 +568,9 @@ def compare(runs: Sequence[Run]) -> list[Axes]:
     return [top, bottom]
 
 
+DIFFERENCES = "bars: 95 % interval of that level alone; shaded: 95 % for all levels together"
+
+
 def _differences(lines: Sequence[tuple[str, comparison.Contrast, str]], ax: Axes) -> Axes:
     """Contrasts in test accuracy, by label and colour, against the weights left."""
     density: set[float] = set()
@@ -566,8 +586,7 @@ def _differences(lines: Sequence[tuple[str, comparison.Contrast, str]], ax: Axes
     ax.axhline(0, color="0.5", linewidth=1, linestyle="dashed")
     _density_axis(ax, density, 6)
     ax.set_ylabel("difference in test accuracy (points)")
-    meaning = "bars: 95 % interval of that level alone\nshaded: 95 % for all levels together"
-    ax.legend(frameon=False, fontsize=9, title=meaning, title_fontsize=8)
+    ax.legend(frameon=False)
     return ax
 
 
@@ -586,20 +605,27 @@ FIGURES: dict[str, Callable[[Run], Axes]] = {
 """Name of the file -> what draws it."""
 
 
-def save(run: Run, names: Iterable[str] = tuple(FIGURES), kind: str = "png") -> list[Path]:
+def save(run: Run, names: Iterable[str] = tuple(FIGURES), kind: str = "png", width: float | None = None) -> list[Path]:
     """Writes figures to the run's `figures` folder, leaving out those with nothing to show.
 
     Args:
         run: the run.
         names: of `FIGURES`.
         kind: png, pdf or svg.
+        width: inches, as in a paper's column (3.3), with letters of 8 points or less; 7 if None.
 
     Returns:
         The paths.
 
     Raises:
-        LotteryError: if no level is finished.
+        LotteryError: if no level is finished, for a figure that there is not, and for a width below 2 or above 20.
     """
+    names = list(names)
+    for name in names:
+        if name not in FIGURES:
+            raise LotteryError(known("figure", name, FIGURES))
+    if width is not None and not 2 <= width <= 20:
+        raise LotteryError(f"width = {width:g}: must be 2 to 20 inches")
     if not run.rows():
         raise LotteryError(f"{run.path.name}: no level is finished, so there is nothing to draw yet")
     folder = run.path / "figures"
@@ -611,6 +637,8 @@ def save(run: Run, names: Iterable[str] = tuple(FIGURES), kind: str = "png") -> 
         except NothingToShow:  # and no other: a damaged file must not be a missing picture
             continue
         if ax.has_data():
+            if width is not None:
+                _fit(ax, width)
             paths.append(folder / f"{name}.{kind}")
             write(paths[-1], _picture(ax, kind, 150))
     return paths
@@ -645,6 +673,34 @@ def _picture(ax: Axes, kind: str, dpi: int) -> bytes:
     return picture.getvalue()
 
 
+def _fit(ax: Axes, width: float) -> None:
+    """Makes a figure that wide; where it is narrow, with small letters and the legend below."""
+    figure = _figure(ax)
+    scale = min(1.0, max(0.7, width / 5))
+    figure.set_size_inches(width, width * 4.5 / 7 if width > 4.5 else width * 0.9)
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_fontsize(scale * text.get_fontsize())
+    for axes in figure.axes:
+        axes.tick_params(labelsize=scale * 10)
+    legend = ax.get_legend()
+    if width <= 4.5:
+        ax.title.set_wrap(True)
+        if ax.get_xscale() == "log":  # half as many labels have room
+            ax.xaxis.set_major_locator(FixedLocator(_every_other(ax)))
+        if legend is not None and len(legend.get_texts()) > 1:
+            handles, labels = ax.get_legend_handles_labels()
+            legend.remove()
+            figure.legend(handles, labels, loc="outside lower center", ncol=2, frameon=False, fontsize=scale * 10)
+
+
+def _every_other(ax: Axes) -> list[float]:
+    """Of the labels of an axis that are within its range, every other where there are more than four."""
+    low, high = sorted(ax.get_xlim())
+    inside = [x for x in ax.xaxis.get_majorticklocs() if low <= x <= high]
+    return inside[::2] if len(inside) > 4 else inside
+
+
 def _figure(ax: Axes) -> Figure:
     figure = ax.get_figure()
     assert isinstance(figure, Figure)
@@ -666,9 +722,17 @@ def _new_axes() -> Axes:
 
 def _title(run: Run) -> str:
     spec = run.spec
-    return f"{spec.model.name} on {spec.data.name}, {spec.recipe.iterations:,} iterations a level"
+    return f"{spec.model.name} on {spec.data.name}, {number_of(spec.recipe.iterations, 'iteration')} a level"
 
 
-def _at_level(run: Run, level: int, ax: Axes) -> Axes:
-    ax.set_title(f"{_title(run)}: level {level}")
+def _bars(levels: pd.DataFrame) -> str:
+    """What points and bars are."""
+    if levels["replicate"].nunique() < 2:
+        return "one replicate"
+    return f"means over {number_of(levels['replicate'].nunique(), 'replicate')}; bars: lowest to highest"
+
+
+def _titled(ax: Axes, run: Run, what: str, note: str, pad: float | None = None) -> Axes:
+    """With a title that says what is drawn, of which run, and what lines, bars and shades are."""
+    ax.set_title(f"{what}\n{_title(run)}\n{note}", pad=pad, fontsize=9)
     return ax
