@@ -128,7 +128,7 @@ def _terminal(run: Run) -> list[list[float]]:
 
 def bars_of(ax: Axes, label: str) -> tuple[np.ndarray, np.ndarray]:
     """Points [n, (x, y)] and ends of their error bars [n, (low, high)] of a line."""
-    (bars,) = (container for container in ax.containers if container.get_label() == label)
+    (bars,) = (container for container in ax.containers if container.get_label() == measures.branch_name(label))
     assert isinstance(bars, ErrorbarContainer)
     points, _, (spread,) = bars.lines
     assert isinstance(spread, LineCollection)

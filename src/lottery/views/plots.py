@@ -680,7 +680,7 @@ def _fit(ax: Axes, width: float) -> None:
     figure.set_size_inches(width, width * 4.5 / 7 if width > 4.5 else width * 0.9)
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        text.set_fontsize(scale * text.get_fontsize())
+        text.set_fontsize(scale * float(text.get_fontsize()))
     for axes in figure.axes:
         axes.tick_params(labelsize=scale * 10)
     legend = ax.get_legend()

@@ -203,7 +203,7 @@ def against_density(shown: Sequence[Shown], levels: Sequence[int], name: str, co
             chosen = [points[i] for i in dict.fromkeys((0, best, len(points) - 1))]
             words = (f"{m.words(point['mean'])} with {share(point['density'])} of the weights" for point in chosen)
             said.append(f"{s.name(branch)}: {', '.join(words)}.")
-    layout = {"xaxis": _density_axis([*density]), "yaxis": _axis(m.axis), "hovermode": "x unified"}
+    layout: dict[str, Any] = {"xaxis": _density_axis([*density]), "yaxis": _axis(m.axis), "hovermode": "x unified"}
     layout["xaxis"]["unifiedhovertitle"] = {"text": f"%{{x:.3g}} % {measure('density').label}"}
     if not m.higher_is_better:
         layout["yaxis"] |= {"rangemode": "tozero", "tickformat": ",~r"}
@@ -450,7 +450,7 @@ def _layer_chart(found: dict[int, Anatomy], at: Sequence[Anatomy]) -> Chart:
         said.append(f"{layer.name} from {left[0]:.3g} % to {left[-1]:.3g} %")
         least = min([least, *(x for x in left if x > 0)])
     marked = [x for x in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if x >= 0.8 * least]
-    layout = {
+    layout: dict[str, Any] = {
         "xaxis": _axis("level (times pruned)", tickformat="d"),
         "yaxis": _log_axis(measure("density").axis, 0.8 * least, 115, marked),
         "showlegend": True,
