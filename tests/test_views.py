@@ -244,7 +244,10 @@ def test_figures_against_density(trunk: Run) -> None:
     assert ax.get_ylabel() == "test accuracy (%)"
     assert_density_axis(ax)
     (note,) = ax.texts
-    assert note.get_text() == "best: 93.83 % with 40.0 % of the weights"
+    assert (
+        note.get_text()
+        == "highest of 3 levels: 93.83 % with 40 % of the weights;\nthe highest of many is partly chance"
+    )
     assert note.xy == pytest.approx((40, 93.8333), rel=1e-5)  # type: ignore[attr-defined]
     for draw, column, label in (
         (plots.early_stop, "early_stop_iteration", "early stop (iterations)"),
