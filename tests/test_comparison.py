@@ -499,7 +499,7 @@ def test_every_setting_has_a_name_without_dots() -> None:
 
 
 def shown(run: Run, letter: str, label: str, index: int) -> charts.Shown:
-    return charts.Shown(run, letter, label, index, run.levels(), Answer(""), Margin(0.5), 0)
+    return charts.Shown(run, letter, label, index, run.levels(), Answer(""), Margin(0.5), [])
 
 
 def test_the_page_draws_the_differences(tmp_path: Path) -> None:

@@ -563,7 +563,7 @@ def compare(runs: Sequence[Run]) -> list[Axes]:
     top, bottom = panels(2, "", columns=1, width=7, height=3.6)
     meaning = "bars: lowest to highest replicate"
     against_density(lines, column, top, inf).legend(frameon=False, fontsize=9, title=meaning, title_fontsize=8)
-    _differences(differences, bottom)
+    _differences(differences, bottom).set_title(DIFFERENCES, fontsize=9)
     bottom.sharex(top)
     return [top, bottom]
 
