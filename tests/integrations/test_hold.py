@@ -104,7 +104,7 @@ def test_the_optimizers_step_compiled_by_inductor() -> None:
 
 def _process(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     distributed.init_process_group("gloo", rank=rank, world_size=2)
     torch.manual_seed(0)
     net = mlp()
