@@ -107,8 +107,8 @@ def main(options: Options) -> None:
         print(rows[-1])
     if options.output:
         text = [
-            f"`python -m benchmarks.hold`, {datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}, one thread. ResNet-20, "
-            "SGD with momentum, masks on its 22 convolutions and linear layers. Medians of "
+            f"`python -m benchmarks.hold`, {datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}, one thread. "
+            "ResNet-20, SGD with momentum, masks on its 22 convolutions and linear layers. Medians of "
             f"{options.rounds} pairs of turns, in CPU time of the thread, at a load average of {load:.1f}.",
             "| batch | plain, ms/iteration | masks held, ms more | held / plain: median (quartiles) |\n"
             "| --- | ---: | ---: | ---: |\n" + "\n".join(rows),

@@ -3,14 +3,14 @@
 import copy
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
@@ -36,30 +36,44 @@ def random_masks(module: nn.Module) -> dict[str, np.ndarray]:
     return {name: rng.permutation(p.numel()).reshape(p.shape) % 2 == 0 for name, p in named}
 
 
+def check_gradients(module: nn.Module, masks: dict[str, np.ndarray]) -> None:
+    """As the backward pass left them, before anything else may have masked them."""
+    for name, mask in masks.items():
+        gradient = module.get_parameter(name).grad
+        assert gradient is not None
+        assert gradient.any(), name
+        assert not gradient[torch.from_numpy(~mask)].any(), name
+
+
 def check(module: nn.Module, masks: dict[str, np.ndarray], optimizer: torch.optim.Optimizer) -> None:
-    """Pruned weights are +0.0; their gradients and optimizer state are 0."""
+    """Pruned weights are +0.0, and their optimizer state is 0."""
     for name, mask in masks.items():
         parameter, pruned = module.get_parameter(name), torch.from_numpy(~mask)
         assert not parameter.detach().view(torch.int32)[pruned].any(), name
-        assert parameter.grad is not None
-        assert not parameter.grad[pruned].any(), name
         state = [value for value in optimizer.state[parameter].values() if value.shape == parameter.shape]
         assert state
         assert not any(value[pruned].any() for value in state), name
 
 
 def train(
-    module: nn.Module, net: nn.Module, masks: dict[str, np.ndarray], batches: list[tuple[Tensor, Tensor]]
+    module: Callable[[Tensor], Tensor],
+    net: nn.Module,
+    masks: dict[str, np.ndarray],
+    batches: list[tuple[Tensor, Tensor]],
 ) -> list[float]:
-    """Trains `net`, or what wraps it. Returns the norms of its gradients, by which they are clipped."""
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+    """Trains `net`, or what wraps it: matrices with Muon, which mixes the entries of an update, the rest with AdamW.
+    Returns the norms of the gradients, by which they are clipped."""
+    matrices = torch.optim.Muon([p for p in net.parameters() if p.dim() == 2], lr=0.1)
+    others = torch.optim.AdamW([p for p in net.parameters() if p.dim() != 2], lr=0.01)
     norms = []
     for x, y in batches:
-        optimizer.zero_grad()
+        net.zero_grad()
         functional.cross_entropy(module(x), y).backward()
+        check_gradients(net, masks)
         norms.append(float(nn.utils.clip_grad_norm_(net.parameters(), NORM)))
-        optimizer.step()
-        check(net, masks, optimizer)
+        matrices.step()
+        others.step()
+        check(net, masks, matrices)
     return norms
 
 
@@ -80,9 +94,9 @@ def test_compiled_by_inductor(inside: bool) -> None:
         compiled(batches()[0][0]).sum().backward()
         net.zero_grad()
     with lottery.hold(net, masks) as held, lottery.hold(twin, masks):
-        norms = train(cast(nn.Module, compiled), net, masks, batches())
+        norms = train(compiled, net, masks, batches())
         assert norms == pytest.approx(train(twin, twin, masks, batches()), rel=1e-4)
-    assert (held.steps, held.untrained) == (STEPS, set())
+    assert (held.steps, held.untrained) == (2 * STEPS, set())
     for parameter, other in zip(net.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(parameter, other, rtol=1e-4, atol=1e-5)
 
@@ -97,6 +111,7 @@ def test_the_optimizers_step_compiled_by_inductor() -> None:
         for x, y in batches():
             optimizer.zero_grad()
             functional.cross_entropy(net(x), y).backward()
+            check_gradients(net, masks)
             step()
             check(net, masks, optimizer)
     assert held.steps == STEPS
@@ -113,7 +128,7 @@ def _process(rank: int, port: int, folder: str) -> None:
         wrapped = DistributedDataParallel(net)
         halves = [(x[rank::2], y[rank::2]) for x, y in batches()]
         norms = train(wrapped, net, masks, halves)
-    assert (held.steps, held.untrained) == (STEPS, set())
+    assert (held.steps, held.untrained) == (2 * STEPS, set())
     torch.save((net.state_dict(), norms), Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()
 
@@ -123,9 +138,7 @@ def test_two_processes_that_average_their_gradients(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
-        _process, (port, str(tmp_path)), nprocs=2
-    )
+    spawn(_process, (port, str(tmp_path)), nprocs=2)
     (first, norms), (second, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert norms == others
     net = mlp()
