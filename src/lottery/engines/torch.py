@@ -124,7 +124,7 @@ def _train(
                 pending = 0
             if iteration == keep:
                 early = session.moment(iteration)
-            if checkpoint.due() and iteration < last:
+            if checkpoint.due():
                 checkpoint.write(Partial(session.moment(iteration), rows, seen(), seconds(), early))
     train_accuracy = _evaluate(module, images, labels)[1]
     return Trained(session.state(), history.from_rows(rows), train_accuracy, seconds(), "torch", early)

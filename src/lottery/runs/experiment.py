@@ -19,7 +19,7 @@ from lottery.engines import history
 from lottery.errors import LotteryError, check_type, known, shown
 from lottery.loop import Level, levels
 from lottery.models import Network
-from lottery.runs import code, runners, store
+from lottery.runs import checkpoints, code, files, runners, store
 from lottery.runs.checkpoints import LevelCheckpoint
 from lottery.runs.rows import Place, Row
 from lottery.runs.store import Run, SavedLevel
@@ -41,6 +41,8 @@ class Progress:
     """The level's row in levels.csv, once it is on disk."""
     note: str = ""
     """What keeps the first iteration waiting."""
+    done: float = 0.0
+    """Fraction of the level's iterations that lie behind it, those before an interruption too."""
 
 
 def check(spec: Spec) -> Network:
@@ -136,6 +138,8 @@ def run(
         result.clean()
         for place in result.places():
             result.read(place)  # all of it, first: nothing is built upon damage, nor called complete
+        for place in result.places(ending=files.PARTIAL):
+            checkpoints.reached(result, place)
         unfinished = result.unfinished(spec)
         trunks = {place.replicate: i for i, place in enumerate(unfinished) if place.branch == spec.start}
         alone = jobs == 1 or len(unfinished) == 1
@@ -277,9 +281,11 @@ class Replicate:
             return saved.trained
         recipe, keep = self.run.spec.recipe, 0 if place.level else self.run.spec.rewound
         checkpoint = LevelCheckpoint(self.run, place, start)
+        last = recipe.iterations if start.last is None else start.last
 
         def report(iteration: int, test_accuracy: float) -> None:
-            self.emit(Progress(place, iteration, test_accuracy))
+            done = (iteration - start.first) / (last - start.first)
+            self.emit(Progress(place, iteration, test_accuracy, done=done))
 
         try:
             trained = self.engine(self.network, self.data, start, recipe, report, keep, checkpoint)
@@ -288,11 +294,10 @@ class Replicate:
         for tensor, weight in trained.weights.items():
             if not np.isfinite(weight).all():
                 raise LotteryError(f"{place}: trained {tensor} is not finite; nothing saved")
-        last = recipe.iterations if start.last is None else start.last
         row = to_row(place, last, start, trained)
         self.run.save(SavedLevel(start.weights, start.masks, trained.weights, trained.history, row, trained.early))
         checkpoint.remove()
-        self.emit(Progress(place, last, trained.history["test_accuracy"][-1].item(), row))
+        self.emit(Progress(place, last, trained.history["test_accuracy"][-1].item(), row, done=1.0))
         return trained.weights
 
     def prune(self, level: Level) -> masks.Masks:

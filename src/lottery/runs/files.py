@@ -20,6 +20,9 @@ from lottery.errors import LotteryError
 TEMPORARY = ".unfinished-"
 """How the name of what is being written begins: a process that is killed leaves it, and the next one removes it."""
 
+PARTIAL = ".partial"
+"""How the name of a level ends while it is being trained."""
+
 CHECKSUM = b',\n "checksum": "'
 END = b'"\n}'
 
@@ -89,6 +92,8 @@ def remedy(path: Path) -> str:
         return f"restore the file from a copy, or move {path.parent} out of the way"
     if path.name in ("spec.toml", "levels.csv"):
         return "move this file away, and `lottery run` writes it anew from the others"
+    if path.name.endswith(PARTIAL):
+        return "move this file away, and run again: the level is trained from its beginning"
     return f"move the folder {path.parent} out of the run directory, and run again to make it anew"
 
 

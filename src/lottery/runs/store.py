@@ -40,14 +40,16 @@ from safetensors.numpy import save as save_tensors
 
 from lottery.engines import history
 from lottery.engines.history import History
+from lottery.engines.optimizers import state_slots
 from lottery.errors import LotteryError, check_type, shown
 from lottery.masks import Masks, Weights, pack, unpack
 from lottery.models import Network
 from lottery.runs import files
+from lottery.runs.files import PARTIAL
 from lottery.runs.files import TEMPORARY as TEMPORARY
 from lottery.runs.files import write as write
 from lottery.runs.rows import Place, Row, to_csv, to_frame, wanted
-from lottery.spec import EXTENT, Spec
+from lottery.spec import EXTENT, Recipe, Spec
 from lottery.starts import Moment
 
 if TYPE_CHECKING:
@@ -192,14 +194,19 @@ class Run:
         """Where that level is, or would be."""
         return self.path / place.folder
 
+    def partial(self, place: Place) -> Path:
+        """Where that level is kept while it is trained."""
+        return self.path / f"{place.folder}{PARTIAL}"
+
     def has(self, place: Place) -> bool:
         """Whether that level is finished, or something else has its name: who reads it is told."""
         return files.there(self.folder(place))
 
-    def places(self, unreadable: list[LotteryError] | None = None) -> list[Place]:
+    def places(self, unreadable: list[LotteryError] | None = None, ending: str = "") -> list[Place]:
         """Where levels are, trunk first, then by branch, replicate, level and draw. Folders of other names are none.
 
-        A folder that cannot be read is noted in `unreadable`, or raised: what is in it has not vanished.
+        With the ending PARTIAL, where levels are kept that are being trained. A folder that cannot be read is noted in
+        `unreadable`, or raised: what is in it has not vanished.
         """
         found: list[Place] = []
 
@@ -214,8 +221,8 @@ class Run:
 
         for branch in (self.spec.start, *sorted(self.spec.draws)):
             replicates = [folder for folder in inside(branch) if re.fullmatch("replicate-[0-9]+", Path(folder).name)]
-            levels = [Place.at(level) for replicate in replicates for level in inside(replicate)]
-            found += sorted(place for place in levels if place)
+            inner = [name for replicate in replicates for name in inside(replicate) if name.endswith(ending)]
+            found += sorted(place for name in inner if (place := Place.at(name.removesuffix(ending))))
         return found
 
     def load(self, branch: str, replicate: int, level: int, draw: int = 0) -> SavedLevel:
@@ -251,6 +258,7 @@ class Run:
                 tensors = load_tensors(data[EARLY])
                 slots = {n.removeprefix(SLOT): tensors.pop(n) for n in list(tensors) if n.startswith(SLOT)}
                 _check_tensors(tensors, shapes)
+                _check_tensors(slots, _slots(self.network, self.spec.recipe))
             early = Moment(self.spec.rewound, tensors, slots)
         return SavedLevel(start, masks, trained, columns, row, early)
 
@@ -293,8 +301,8 @@ class Run:
         for where in (f"*/replicate-*/{TEMPORARY}*", f"{CODE}/**/{TEMPORARY}*", f"{TEMPORARY}*"):
             for left in self.path.glob(where):
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-        for partial in self.path.glob(f"*/replicate-*/level-*{PARTIAL}"):
-            if files.there(partial.with_name(partial.name.removesuffix(PARTIAL))):
+        for place in self.places(ending=PARTIAL):
+            if self.has(place) and not (partial := self.partial(place)).is_dir():
                 partial.unlink()
 
     def rows(self) -> list[Row]:
@@ -386,8 +394,6 @@ EARLY = "early.safetensors"
 CODE = "code"
 MASK, SLOT = "mask:", "optimizer:"
 LOCK = ".lock"
-PARTIAL = ".partial"
-"""How the name of a level ends while it is being trained."""
 
 
 @contextmanager
@@ -509,3 +515,9 @@ def _check_tensors(tensors: Weights, shapes: dict[str, tuple[int, ...]]) -> None
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if found != shapes:
         raise ValueError(f"tensors {found}, where the network has {shapes}")
+
+
+def _slots(network: Network, recipe: Recipe) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of all that an optimizer's state has."""
+    trained = {name: tensor.shape for name, tensor in network.tensors.items() if not tensor.buffer}
+    return {"step": ()} | {f"{slot}:{name}": shape for slot in state_slots(recipe) for name, shape in trained.items()}

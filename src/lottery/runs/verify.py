@@ -9,7 +9,7 @@ from pathlib import Path
 import tomli_w
 
 from lottery.errors import LotteryError
-from lottery.runs import files, store
+from lottery.runs import checkpoints, files, store
 from lottery.runs.rows import to_csv, wanted
 from lottery.runs.store import Run
 from lottery.spec import Spec
@@ -63,6 +63,16 @@ def verify(path: Path) -> Found:
     if missing := sum(not run.has(place) for place in asked):
         found.notes.append(f"{missing} of {len(asked)} levels are not there yet: run again to continue")
     known = {place.folder for place in places}
+    for place in run.places([], files.PARTIAL):  # what is unreadable is known by now
+        known.add(f"{place.folder}{files.PARTIAL}")
+        if run.has(place):
+            found.notes.append(f"{run.partial(place)} is left of a level that is finished: `lottery run` removes it")
+            continue
+        with found.attempt():
+            iteration = checkpoints.reached(run, place)
+            found.notes.append(
+                f"{place}: kept at iteration {iteration:,} of its training: run again to go on from there"
+            )
     for folder in sorted(path.glob("*/replicate-*/*")):
         if (name := folder.relative_to(path).as_posix()) not in known:
             found.notes.append(f"{name} is no level of this run by its name: it is not counted")

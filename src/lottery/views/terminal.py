@@ -144,16 +144,15 @@ class Display:
             self.cell.update(bar)
 
     def _advance(self, event: Event) -> None:
-        iterations, levels, level = self.spec.recipe.iterations, self.spec.levels, event.place.level
+        levels, level = self.spec.levels, event.place.level
         key = replace(event.place, level=0)
         if key not in self.tasks:  # continued runs begin at a later level: only what is left counts for the estimate
-            begun, total = level * iterations, (levels + 1) * iterations
-            self.tasks[key] = self.bars.add_task(_short(key), total=total, completed=begun, where="", start=True)
+            self.tasks[key] = self.bars.add_task(_short(key), total=levels + 1, completed=level, where="", start=True)
         finished_branch = event.place.branch != self.spec.start and event.row is not None and level == levels
         # there may be dozens of branches: only the trunk's bars stay
         self.bars.update(
             self.tasks[key],
-            completed=level * iterations + event.iteration,
+            completed=level + event.done,
             where=f"level {level}/{levels}  {100 * event.test_accuracy:.1f} %",
             visible=not finished_branch,
         )

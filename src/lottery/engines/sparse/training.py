@@ -32,8 +32,8 @@ TILES_ABOVE = (0.3, 0.45)
 """Density of the first layer, and of the second, from which they are computed by tiles: measured, see
 benchmarks/LOG.md."""
 
-CHUNK = 10_000
-"""Most iterations between two moments at which a checkpoint may be written."""
+WORK = 100_000_000_000
+"""Kept weights times images, at most, between two moments at which a checkpoint may be written: a few seconds."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def train(
     by_gradient_alone = not decay and not start.optimizer
     trained = replace(whole, masks=_leading_on(whole.masks)) if by_gradient_alone else whole
     batch_size = min(recipe.batch_size, len(data.train.labels))
+    chunk = max(1, WORK // (batch_size * max(1, sum(int(mask.sum()) for mask in trained.masks))))
     tiled = _tiled(trained)
     net, inner = _net(trained, tiled, batch_size), _inner(trained, tiled)
     tiles = _tiles(trained, tiled, batch_size, prepared.train.coded)
@@ -125,7 +126,7 @@ def train(
     done, last, every = moment.iteration, recipe.iterations if start.last is None else start.last, recipe.evaluate_every
     order = batches(start.order, len(data.train.labels), recipe.batch_size, recipe.drop_last, last, done)
     while done < last:
-        end = min(done - done % every + every, last, done + CHUNK, keep if done < keep else last)
+        end = min(done - done % every + every, last, done + chunk, keep if done < keep else last)
         steps = list(islice(order, end - done))
         losses = np.append(losses, np.zeros(len(steps)))
         new = losses[len(losses) - len(steps) :]
@@ -143,7 +144,7 @@ def train(
             report(done, scores[-1])
         if done == keep:
             early = now()
-        if checkpoint.due() and done < last:
+        if checkpoint.due():
             checkpoint.write(Partial(now(), rows, losses, seconds(), early))
     as_they_come = np.arange(len(data.train.labels))  # no better order is worth its cost: only once
     train_accuracy = evaluate(arrange(prepared.train, as_they_come))[1]
