@@ -1,6 +1,7 @@
 """Checkpoints inside a level: interrupted at any moment it ends in the same bits, and nothing wrong is gone on from."""
 
 import contextlib
+import io
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ import torch
 from faults import disk
 from faults.disk import Disk
 from processes import Process
+from rich.console import Console
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from test_experiment import contents
@@ -43,6 +45,7 @@ from lottery.runs.verify import verify
 from lottery.seeds import stream
 from lottery.spec import Data, Model, Pruning, Recipe, Spec
 from lottery.starts import Rewinding, Start, Trunk, finetune, rewind
+from lottery.views import terminal
 
 KEY = (3, 0)
 PLACE = Place("rewind", 0, 1)
@@ -630,6 +633,38 @@ def test_what_is_wrong_is_said_before_any_work(tmp_path: Path, monkeypatch: pyte
     path.rename(tmp_path / "away")
     run = lottery.run(spec, runs_dir=tmp_path, engine="torch")
     assert contents(run) == contents(lottery.run(spec, runs_dir=tmp_path / "whole", engine="torch"))
+
+
+def test_a_bar_begins_where_its_level_goes_on_and_never_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Levels that begin at iteration k, others that end after the last one, and one that is gone on with."""
+    monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    spec = replace(LATE, rewind_to=4, branches=("finetune",))
+    begun: list[float] = []
+    for iteration in (9, None):
+        bars: dict[Place, list[float]] = {}
+        with contextlib.suppress(Stopped), terminal.Display(spec, console) as display:
+
+            def show(
+                event: Progress,
+                display: terminal.Display = display,
+                bars: dict[Place, list[float]] = bars,
+                last: int | None = iteration,
+            ) -> None:
+                if event.iteration == last and event.place == Place("rewind", 0, 1):
+                    raise Stopped
+                display(event)
+                key = replace(event.place, level=0)
+                bars.setdefault(key, []).append(display.bars.tasks[display.tasks[key]].completed)
+
+            lottery.run(spec, runs_dir=tmp_path, engine="torch", progress=show)
+        assert all(values == sorted(values) for values in bars.values())
+        begun.append(next(iter(bars.values()))[0])
+    assert begun == [3 / 12, 1 + 5 / 8]  # of iterations 5 to 12 the 9th was heard of anew
+    assert {place.branch: values[-1] for place, values in bars.items()} == {"rewind": 3, "finetune": 3}
+    assert display.bars.finished
 
 
 SCRIPT = """

@@ -31,6 +31,7 @@ from lottery.runs.rows import COLUMNS, Place, Row, wanted
 from lottery.runs.verify import verify
 from lottery.seeds import stream
 from lottery.spec import Spec
+from lottery.starts import Moment
 
 NETWORK = stack((5, 3))
 BINDING = {
@@ -733,3 +734,94 @@ def test_an_address_of_another_type_is_named(arguments: tuple[Any, ...], tiny: S
     assert store.Run(str(run.path)).rows() == run.rows()
     with pytest.raises(LotteryError, match=r"^(branch|replicate|level|draw) = .*: must be "):
         run.load(*arguments)
+
+
+# --- the moment to which tickets are rewound --------------------------------------------------------------------------
+
+
+LATE = Spec(levels=1, rewind_to=5)
+
+
+def dense(iteration: int = 5, **change: Any) -> store.SavedLevel:
+    """A dense level with what it was at iteration 5."""
+    saved = level()
+    slots = {f"{slot}:{n}": w + 1 for slot in ("exp_avg", "exp_avg_sq") for n, w in saved.start.items()}
+    moment = Moment(iteration, {n: w + 2 for n, w in saved.start.items()}, {"step": np.array(5, np.int64)} | slots)
+    return replace(saved, early=replace(moment, **change))
+
+
+@pytest.fixture
+def late(tmp_path: Path) -> store.Run:
+    run = store.Run.begin(made(tmp_path), LATE, BINDING, {})
+    run.save(dense())
+    run.save(level(1))
+    run.write_table()
+    return run
+
+
+def test_the_dense_level_alone_keeps_the_moment_to_which_tickets_are_rewound(late: store.Run) -> None:
+    saved, expected = late.load("rewind", 0, 0).early, dense().early
+    assert saved
+    assert expected
+    assert saved.iteration == 5
+    for kind in ("weights", "optimizer"):
+        ours, theirs = getattr(saved, kind), getattr(expected, kind)
+        assert set(ours) == set(theirs)
+        assert all(
+            (a.dtype, a.shape, a.tobytes()) == (t.dtype, t.shape, t.tobytes())
+            for a, t in zip((ours[n] for n in sorted(ours)), (theirs[n] for n in sorted(theirs)), strict=True)
+        )
+    assert late.load("rewind", 0, 1).early is None
+    names = [{p.name for p in late.folder(Place("rewind", 0, number)).iterdir()} for number in (0, 1)]
+    assert names == [{*store.FILES, "early.safetensors", "level.json"}, {*store.FILES, "level.json"}]
+    assert verify(late.path).wrong == []
+
+
+def test_something_else_in_the_place_of_that_moment_is_refused(late: store.Run) -> None:
+    path = late.folder(Place("rewind", 0, 0)) / store.EARLY
+    good = disk.state(late.path)
+    for what in disk.INSTEAD.values():
+        with disk.aside(path) as kept:
+            what(path, kept)
+            assert disk.outcome(late.path, good, store.EARLY) == "refused"
+    with disk.aside(path) as kept:
+        shutil.copy(path.with_name(store.TRAINED), path)  # a level's, but not this
+        assert disk.outcome(late.path, good, store.EARLY) == "refused"
+    bits = random.Random(0).sample(range(8 * path.stat().st_size), 60)
+    assert disk.flips(path, good, late.path, bits) == {"refused": 60, "the same": 0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": {}},
+        {"weights": {"fc1.weight": np.zeros((3, 5), np.float32), "fc1.bias": np.zeros(4, np.float32)}},
+        {"optimizer": {}},
+        {"optimizer": {"step": np.array(5)}},
+        {"optimizer": {"step": np.array(5), "momentum_buffer:fc1.weight": np.zeros((3, 5), np.float32)}},
+    ],
+)
+def test_a_moment_that_the_network_cannot_have_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Under a right checksum: the engines would fail, later and in other words."""
+    run = store.Run.begin(made(tmp_path), LATE, BINDING, {})
+    run.save(dense(**change))
+    with pytest.raises(LotteryError, match=r"early\.safetensors is damaged: ValueError: tensors .* move the folder"):
+        run.load("rewind", 0, 0)
+
+
+def test_a_dense_level_without_that_moment_is_damaged(tmp_path: Path) -> None:
+    run = store.Run.begin(made(tmp_path), LATE, BINDING, {})
+    run.save(level())
+    with pytest.raises(LotteryError, match=r"level\.json is damaged: KeyError: 'early\.safetensors'"):
+        run.load("rewind", 0, 0)
+
+
+def test_runs_that_rewind_to_the_start_are_those_from_before_there_was_a_choice(run: store.Run) -> None:
+    assert run.identity == "c0f0e7371b6ca0b1e78b3ce28ba58bfa7a51910f071acefc155adc69a1ffea92"
+    run.save(level())
+    assert not (run.folder(Place("rewind", 0, 0)) / store.EARLY).exists()
+    info = {k: v for k, v in run.info.items() if k != "checksum"}
+    info["spec"] = {k: v for k, v in info["spec"].items() if k not in ("rewind_to", "optimizer_state", "data_order")}
+    (run.path / "run.json").write_bytes(files.seal(info))
+    assert store.Run(run.path).identity == run.identity
+    assert store.Run(run.path).load("rewind", 0, 0).row == level().row

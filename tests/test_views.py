@@ -740,7 +740,7 @@ def test_bars_fit_80_columns() -> None:
         display(Progress(places[0], 0, float("nan"), note="compiling the kernels, this once: half a minute"))
         for iteration in (100, 200, 300):
             for place in places:
-                display(Progress(place, iteration, 0.93512))
+                display(Progress(place, iteration, 0.93512, done=iteration / 50_000))
     lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", out.getvalue()).replace("\r", "\n").splitlines()
     assert "rewind  replicate 0: compiling the kernels, this once: half a minute" in [line.rstrip() for line in lines]
     for name, level in (
