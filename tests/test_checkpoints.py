@@ -243,7 +243,7 @@ def test_interrupted_at_every_iteration_torch_ends_in_the_same_bits(
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-@pytest.mark.parametrize("rule", ["dense", "saved"])
+@pytest.mark.parametrize("rule", ["dense", "saved", "fresh"])
 def test_so_it_does_with_the_moments_of_adam(run: store.Run, optimizer: str, rule: str) -> None:
     recipe = replace(AUGMENTED, optimizer=optimizer, momentum=0.0, learning_rate=0.01, decay_biases=False)
     assert_same_however_often_interrupted(resnet(rule, recipe), run)
