@@ -645,7 +645,7 @@ def test_a_bar_begins_where_its_level_goes_on_and_never_goes_back(
     begun: list[float] = []
     for iteration in (9, None):
         bars: dict[Place, list[float]] = {}
-        with contextlib.suppress(Stopped), terminal.Display(spec, console) as display:
+        with contextlib.suppress(Stopped), terminal.Display(spec, console, tmp_path / spec.uid) as display:
 
             def show(
                 event: Progress,

@@ -114,7 +114,7 @@ class Display:
             self.missing.discard(event.place)
             self.training.pop(event.place, None)
         else:
-            self.training[event.place] = event.iteration / self.spec.recipe.iterations
+            self.training[event.place] = event.done
         self.clock = self.clock or (time.monotonic(), self._done())
 
     def _done(self) -> float:
