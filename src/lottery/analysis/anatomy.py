@@ -1,12 +1,13 @@
 """What the tickets of a level are made of, in numbers that fit on a page. Needs no torch.
 
-Axes: u units that a layer leads to, i inputs that it comes from; a layer's weights are [u, i]. A hidden unit is dead
-if nothing leads to it or nothing leads on from it; an output if nothing leads to it.
+Axes: u units that a layer leads to, i inputs that it comes from; a convolution's units are its filters, its inputs
+channels. A hidden unit is dead if nothing leads to it or nothing leads on from it; an output if nothing leads to it.
+Which units are dead is known where the order of the layers is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations, zip_longest
 
 import numpy as np
 
@@ -42,10 +43,15 @@ class Layer:
     """Weights."""
     total: int
     units: int
-    dead: float
-    """Units."""
+    fed: float
+    """Units that something leads to."""
+    inputs: int
+    read: float
+    """Inputs that something comes from."""
+    dead: float | None
+    """Units; None where it is unknown what follows."""
     into: np.ndarray
-    """Connections that lead to each unit, most connected first [u]."""
+    """Weights that lead to each unit, most connected first [u]."""
     start: Histogram
     """Of what the survivors train from."""
     trained: Histogram
@@ -55,6 +61,24 @@ class Layer:
     def density(self) -> float:
         """Fraction."""
         return self.kept / self.total
+
+    @property
+    def left(self) -> float:
+        """Units that are not dead; where those are unknown, units that something leads to."""
+        return self.fed if self.dead is None else self.units - self.dead
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What a convolution looks for in an image: the weights of one replicate [filters, channels, h, w], NaN where they
+    are pruned."""
+
+    name: str
+    replicate: int
+    start: np.ndarray
+    """What they train from."""
+    trained: np.ndarray
+    """What they become."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +101,12 @@ class Anatomy:
     replicates: int
     layers: list[Layer]
     pixels: np.ndarray | None
-    """Connections of each input pixel [h, w], the mean over replicates; None where inputs are no images."""
+    """Connections of each input pixel [h, w], of all its colours, the mean over replicates; None where the first layer
+    is not known to read pixels one by one."""
+    kernels: Kernels | None
+    """Of the convolution that reads images, in the first replicate that has the level: the first layer, or where the
+    order of layers is unknown, the module's first convolution of as many channels as images have. None where there is
+    no such."""
     overlap: Overlap | None
     """None with one replicate."""
 
@@ -87,13 +116,16 @@ def anatomy(run: Run, level: int) -> Anatomy:
     saved = [run.read(place) for place in _trunk(run) if place.level == level]
     if not saved:
         saved = [run.load(run.spec.start, 0, level)]  # which says that it is missing
-    names = run.network.prunable
-    following = {layer.weight: after.weight for layer, after in pairwise(run.network.layers)}
+    network = run.network
+    between = {name: _between(network, saved, name) for name in network.prunable}
+    following = zip_longest(network.layers, network.layers[1:])
+    dead = {one.weight: _dead(between[one.weight], between[after.weight] if after else None) for one, after in following}
     return Anatomy(
         level,
         len(saved),
-        [_layer(saved, name, following.get(name)) for name in names],
-        _pixels(run.network, [s.masks[names[0]] for s in saved]),
+        [_layer(saved, name, weights, dead.get(name)) for name, weights in between.items()],
+        _pixels(network, between),
+        _kernels(network, saved[0]),
         overlap([s.masks for s in saved]),
     )
 
@@ -108,18 +140,34 @@ def anatomies(run: Run) -> Iterator[Anatomy]:
     return (anatomy(run, level) for level in levels)
 
 
-def _layer(saved: Sequence[SavedLevel], name: str, following: str | None) -> Layer:
-    masks = [s.masks[name].reshape(len(s.masks[name]), -1) for s in saved]
-    into = np.array([mask.sum(axis=1) for mask in masks])  # [replicate, u]
-    alive = into > 0
-    if following:
-        alive &= np.array([s.masks[following].any(axis=0) for s in saved])
+def _between(network: Network, saved: Sequence[SavedLevel], name: str) -> np.ndarray:
+    """Weights left between each input and each unit of a layer [replicate, u, i]: more than one in a convolution."""
+    unit, source = network.tensors[name].ends()
+    weights = np.zeros((len(saved), unit.max() + 1, source.max() + 1), np.int32)
+    for r, s in enumerate(saved):
+        weights[r, unit, source] = s.masks[name].reshape(*unit.shape, -1).sum(axis=2)
+    return weights
+
+
+def _dead(weights: np.ndarray, following: np.ndarray | None) -> float:
+    """Dead units, the mean over replicates; both as `_between` gives them, None for the last layer."""
+    alive = weights.any(axis=2)
+    if following is not None:  # behind convolutions a linear layer has as many inputs in a row as a channel has pixels
+        alive &= following.reshape(*following.shape[:2], alive.shape[1], -1).any(axis=(1, 3))
+    return float((~alive).sum(axis=1).mean())
+
+
+def _layer(saved: Sequence[SavedLevel], name: str, weights: np.ndarray, dead: float | None) -> Layer:
+    into = weights.sum(axis=2)
     return Layer(
         name,
         kept=float(into.sum(axis=1).mean()),
-        total=masks[0].size,
-        units=len(masks[0]),
-        dead=float((~alive).sum(axis=1).mean()),
+        total=saved[0].masks[name].size,
+        units=weights.shape[1],
+        fed=float((into > 0).sum(axis=1).mean()),
+        inputs=weights.shape[2],
+        read=float(weights.any(axis=1).sum(axis=1).mean()),
+        dead=dead,
         into=np.sort(into, axis=1)[:, ::-1].mean(axis=0),
         start=histogram(np.concatenate([s.start[name][s.masks[name]] for s in saved])),
         trained=histogram(np.concatenate([s.trained[name][s.masks[name]] for s in saved])),
@@ -135,12 +183,27 @@ def histogram(values: np.ndarray) -> Histogram:
     return Histogram(edges, counts, float(np.sqrt(np.mean(np.square(values, dtype=float)))))
 
 
-def _pixels(network: Network, masks: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Connections of each input; None unless the first layer reads the pixels of one channel."""
-    if not network.linear or len(network.inputs) != 2:
+def _pixels(network: Network, between: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Connections of each pixel; None unless the first layer reads them one by one."""
+    if not network.linear or len(network.inputs) not in (2, 3):
         return None
-    mean: np.ndarray = np.mean([mask.sum(axis=0) for mask in masks], axis=0).reshape(network.inputs)
+    each = between[network.layers[0].weight].sum(axis=1).mean(axis=0)
+    mean: np.ndarray = each.reshape(-1, *network.inputs[-2:]).sum(axis=0)
     return mean
+
+
+def _kernels(network: Network, saved: SavedLevel) -> Kernels | None:
+    """Of the convolution that reads images, if it is known which."""
+    names = [layer.weight for layer in network.layers[:1]] or network.prunable
+    reads = (name for name in names if len(network.inputs) == 3 and _reads(network.tensors[name].shape, network.inputs))
+    if (name := next(reads, None)) is None:
+        return None
+    start, trained = (np.where(saved.masks[name], w[name], np.nan) for w in (saved.start, saved.trained))
+    return Kernels(name, saved.row.place.replicate, start, trained)
+
+
+def _reads(shape: Sequence[int], inputs: Sequence[int]) -> bool:
+    return len(shape) == 4 and shape[1] == inputs[0]
 
 
 def overlap(masks: Sequence[Masks]) -> Overlap | None:

@@ -33,6 +33,23 @@ class Tensor:
     dtype: str = "float32"
     """NumPy's name of its type: int64 for what counts."""
 
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each kernel of a weight, the unit that it leads to and the input that it comes from: filter and channel of
+        a convolution. A kernel of a linear layer is one weight.
+
+        A transposed convolution has its inputs first. It is told by its fans, so one with as many inputs as units in a
+        group is taken for another convolution.
+
+        Returns:
+            Two arrays of the weight's first two axes, int64.
+        """
+        first, second = np.indices(self.shape[:2])
+        area = prod(self.shape[2:])
+        transposed = self.fan_in != self.shape[1] * area
+        group = (self.fan_in if transposed else self.fan_out) // area  # the second axis counts within a group
+        second += first // group * self.shape[1]
+        return (second, first) if transposed else (first, second)
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -30,6 +30,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -350,6 +351,9 @@ class Run:
         """One row per prunable weight: tensor, unit (that it leads to), input (that it comes from), kept (bool),
         start (initial weight) and trained (trained weight), both 0 where it is pruned.
 
+        A convolution's units are its filters, its inputs channels: the weights of one kernel share both, and follow
+        each other row by row. The linear layer behind it has an input for each pixel of each channel.
+
         Of the trunk, or of another branch and one of its draws. Raises LotteryError for a level that is not there.
         """
         import numpy as np
@@ -359,7 +363,7 @@ class Run:
         parts = []
         for name in self.network.prunable:
             mask = saved.masks[name]
-            unit, source = np.indices((len(mask), mask[0].size)).reshape(2, -1)
+            unit, source = (np.repeat(end, prod(mask.shape[2:])) for end in self.network.tensors[name].ends())
             values = {"kept": mask.ravel(), "start": saved.start[name].ravel(), "trained": saved.trained[name].ravel()}
             parts.append(pd.DataFrame({"tensor": name, "unit": unit, "input": source} | values))
         return pd.concat(parts, ignore_index=True)
