@@ -33,7 +33,7 @@ from lottery.runs.rows import Place, Row
 from lottery.runs.store import Run, SavedLevel
 from lottery.starts import STARTS
 from lottery.views import measures, plots, report, terminal
-from lottery.views.report import charts
+from lottery.views.report import charts, layers
 
 DRAWS = {(0, 0): (300, 0.80), (0, 1): (500, 0.86), (1, 0): (800, 0.91)}
 """(replicate, draw) -> early-stop iteration and test accuracy: 400 and 83 % in replicate 0, 800 and 91 % in 1. The mean
@@ -428,12 +428,12 @@ def unpacked(arrays: charts.Arrays, index: int) -> list[float]:
 
 
 def test_charts_of_layers(trunk: Run) -> None:
-    found = {chart.name: chart for chart in charts.tickets(shown(trunk), [0, 1, 2]).charts}
-    layers = found["run_layers"]
-    assert [t["name"] for t in layers.traces] == ["fc1", "fc2"]
-    assert all((t["x"], t["y"]) == ([0, 1, 2], [100, 100, 100]) for t in layers.traces)  # the masks keep everything
-    assert layers.layout["yaxis"]["type"] == "log"
-    assert layers.layout["yaxis"]["title"]["text"] == "weights left (%)"
+    found = {chart.name: chart for chart in layers.tickets(shown(trunk), [0, 1, 2]).charts}
+    by_level = found["run_layers"]
+    assert [t["name"] for t in by_level.traces] == ["fc1", "fc2"]
+    assert all((t["x"], t["y"]) == ([0, 1, 2], [100, 100, 100]) for t in by_level.traces)  # the masks keep everything
+    assert by_level.layout["yaxis"]["type"] == "log"
+    assert by_level.layout["yaxis"]["title"]["text"] == "weights left (%)"
     overlap = found["run_overlap"]
     assert [t.get("y") for t in overlap.traces[1:]] == [[1, 1], [1, 1, 1]]
     assert band_of(overlap, None) == ([1, 1, 1], [1, 1, 1])

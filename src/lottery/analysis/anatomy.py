@@ -39,6 +39,8 @@ class Layer:
     """A layer at one level: means over replicates."""
 
     name: str
+    shape: tuple[int, ...]
+    """Of its weights: two axes for a linear layer, more for a convolution."""
     kept: float
     """Weights."""
     total: int
@@ -110,6 +112,11 @@ class Anatomy:
     overlap: Overlap | None
     """None with one replicate."""
 
+    @property
+    def linear(self) -> bool:
+        """Whether it is a stack of linear layers alone."""
+        return all(len(layer.shape) == 2 and layer.dead is not None for layer in self.layers)
+
 
 def anatomy(run: Run, level: int) -> Anatomy:
     """Of one level of the trunk. Raises LotteryError if no replicate has it, or a file is damaged."""
@@ -118,8 +125,10 @@ def anatomy(run: Run, level: int) -> Anatomy:
         saved = [run.load(run.spec.start, 0, level)]  # which says that it is missing
     network = run.network
     between = {name: _between(network, saved, name) for name in network.prunable}
-    following = zip_longest(network.layers, network.layers[1:])
-    dead = {one.weight: _dead(between[one.weight], between[after.weight] if after else None) for one, after in following}
+    dead = {
+        layer.weight: _dead(between[layer.weight], between[after.weight] if after else None)
+        for layer, after in zip_longest(network.layers, network.layers[1:])
+    }
     return Anatomy(
         level,
         len(saved),
@@ -161,6 +170,7 @@ def _layer(saved: Sequence[SavedLevel], name: str, weights: np.ndarray, dead: fl
     into = weights.sum(axis=2)
     return Layer(
         name,
+        shape=saved[0].masks[name].shape,
         kept=float(into.sum(axis=1).mean()),
         total=saved[0].masks[name].size,
         units=weights.shape[1],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lottery.analysis.anatomy import Anatomy, Layer, anatomies
+from lottery.analysis.anatomy import Anatomy
 from lottery.analysis.answer import Answer, share
 from lottery.analysis.frames import branches_of, curve, densities
 from lottery.analysis.statistics import summary
@@ -63,6 +63,8 @@ class Chart:
     says_by_level: list[str] = field(default_factory=list)
     marks: list[list[float]] = field(default_factory=list)
     """Where on the horizontal axis the slider's position is."""
+    rows: int = 0
+    """Lines of text at the vertical axis that need room."""
 
 
 @dataclass(frozen=True)
@@ -316,52 +318,6 @@ def _ticks(low: float, high: float) -> list[Any]:
     return [int(x) if x >= 1 and x == int(x) else x for x in there]
 
 
-@dataclass(frozen=True)
-class Tickets:
-    """The anatomy of a run's tickets."""
-
-    shown: Shown
-    charts: list[Chart]
-    weights: list[Chart]
-    """Of each layer."""
-    tables: list[list[dict[str, Any]]]
-    """For each position of the slider, the rows of the layers' table."""
-
-
-def tickets(s: Shown, levels: Sequence[int]) -> Tickets:
-    """The anatomy of the trunk; at a position of the slider that the run lacks, of the level before."""
-    found = {a.level: a for a in anatomies(s.run)}
-    at = [found[max(known for known in found if known <= max(level, min(found)))] for level in levels]
-    charts = [_pixel_chart(at)] if at[0].pixels is not None else []
-    charts.append(_unit_chart(at))
-    if len(found) > 1:
-        charts.append(_layer_chart(found, at))
-    if any(a.overlap for a in found.values()):
-        charts.append(_overlap_chart(found, at, densities(s.levels)))
-    weights = [_weight_chart(at, i) for i in range(len(at[0].layers))]
-    for chart in (*charts, *weights):
-        chart.name = f"{s.letter or 'run'}_{chart.name}"
-    return Tickets(s, charts, weights, [[_layer_row(layer) for layer in a.layers] for a in at])
-
-
-def _layer_row(layer: Layer) -> dict[str, Any]:
-    return {
-        "name": layer.name,
-        "kept": f"{layer.kept:,.0f}",
-        "total": f"{layer.total:,}",
-        "density": share(layer.density),
-        "units": layer.units,
-        "dead": _one(layer.dead),
-        "median": _one(np.median(layer.into)),
-        "range": f"{_one(layer.into.min())}–{_one(layer.into.max())}",
-    }
-
-
-def _one(value: float) -> str:
-    """With one digit after the point, where there is anything after it."""
-    return f"{value:,.1f}".removesuffix(".0")
-
-
 def _sliding(
     name: str,
     title: str,
@@ -401,10 +357,9 @@ def _unit_chart(at: Sequence[Anatomy]) -> Chart:
             x = _round(100 * (np.arange(layer.units) + 0.5) / layer.units, 1)
             y = _round(100 * layer.into * layer.units / layer.total, 2)
             traces.append(_layer_trace(i, layer.name, "%{y} % of its connections left", x=x, y=y, mode="lines"))
-            words.append(
-                f"{layer.name} has {layer.dead:.3g} dead of {layer.units} units, with a median of "
-                f"{np.median(layer.into):.3g} connections into a unit"
-            )
+            dead = "" if layer.dead is None else f"{layer.dead:.3g} dead of "
+            median = f"a median of {np.median(layer.into):.3g} connections into a unit"
+            words.append(f"{layer.name} has {dead}{layer.units} units, with {median}")
         return traces, "; ".join(words)
 
     x = _axis("units, most connected first (%)", range=[0, 100])

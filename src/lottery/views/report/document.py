@@ -45,7 +45,7 @@ from lottery.views.measures import (
     table,
     verdicts,
 )
-from lottery.views.report import charts, compare
+from lottery.views.report import charts, compare, layers
 from lottery.views.report.charts import Arrays, Chart, Shown
 from lottery.words import number_of
 
@@ -107,7 +107,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     arrays = Arrays()
     overview = [charts.against_density(finished, levels, *chart) for chart in charts.OVERVIEW.items()]
     training = charts.training(finished, levels, arrays)
-    tickets = [charts.tickets(s, levels) for s in finished]
+    tickets = [layers.tickets(s, levels) for s in finished]
     cost = [charts.against_density(finished, levels, "seconds", "seconds")]
     between = compare.between(shown, levels) if len(shown) > 1 else None
     controls = [(s, section) for s in finished if (section := compare.within(s, levels))]
