@@ -19,6 +19,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
@@ -47,6 +48,7 @@ from lottery.views.measures import (
     table,
     ticks,
 )
+from lottery.views.mosaic import Mosaic
 from lottery.words import number_of
 
 STYLE: Any = {
@@ -59,6 +61,12 @@ STYLE: Any = {
 
 REACH = 4.0
 """Percentage points below the dense network that a figure of the paper shows."""
+
+FEW = 6
+"""Layers that lines of one figure can tell apart."""
+
+SIGNS = LinearSegmentedColormap.from_list("signs", ["#0072B2", "#c9ced6", "#D55E00"])
+"""From the most negative weight to the most positive."""
 
 THOUSANDS = FuncFormatter(lambda x, _: f"{x:,.0f}")
 
@@ -374,7 +382,10 @@ def _branches(run: Run, column: str, ax: Axes | None) -> Axes:
 
 def layers(run: Run, ax: Axes | None = None) -> Axes:
     """Sparsity (percent pruned) of each layer of the trunk, and overall, by level. Counts are the same in every
-    replicate in layer scope; in global scope the mean over replicates is drawn."""
+    replicate in layer scope; in global scope the mean over replicates is drawn. More than six layers are a map of the
+    weights that each has left (percent), layers from top to bottom in the network's order."""
+    if len(run.network.prunable) > FEW:
+        return _layer_map(run, ax)
     ax = ax or _new_axes()
     levels = run.levels()
     for i, column in enumerate(["density", *(f"{DENSITY}{name}" for name in run.network.prunable)]):
@@ -393,6 +404,44 @@ def layers(run: Run, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("level (times pruned)")
     ax.set_ylabel(measure("sparsity").axis)
     return _titled(ax, run, "Sparsity of each layer", "means over replicates")
+
+
+def _layer_map(run: Run, ax: Axes | None) -> Axes:
+    levels, names = run.levels(), run.network.prunable
+    trunk = levels[levels["branch"] == trunk_of(levels)]
+    found = {name: summary(trunk, f"{DENSITY}{name}") for name in names}
+    there = found[names[0]]["level"].astype(int).tolist()
+    ax = _by_layer(names, [found[name]["mean"].to_numpy() for name in names], "weights left (%)", ax)
+    shown = range(0, len(there), -(-len(there) // 12))
+    ax.set_xticks(shown, [str(there[i]) for i in shown])
+    ax.set_xlabel("level (times pruned)")
+    ax.set_title(_title(run))
+    return ax
+
+
+def _by_layer(names: Sequence[str], shares: Sequence[np.ndarray], label: str, ax: Axes | None) -> Axes:
+    """A map of fractions, a row for each layer, on a logarithmic scale of colours; 0 is blank."""
+    ax = ax or _tall_axes(len(names))
+    percent = 100 * np.array(shares)
+    least = percent[percent > 0].min(initial=100.0)
+    norm = LogNorm(0.8 * least, 100)
+    picture = ax.imshow(np.ma.masked_equal(percent, 0), cmap="Blues", norm=norm, aspect="auto", interpolation="nearest")
+    marks = [v for v in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if v >= 0.8 * least]
+    bar = ax.figure.colorbar(picture, ax=ax, label=label, ticks=marks, format=FuncFormatter(lambda v, _: f"{v:g}"))
+    bar.ax.minorticks_off()
+    _name_layers(ax, names)
+    return ax
+
+
+def _tall_axes(rows: int) -> Axes:
+    return panels(1, "", width=7, height=max(4.5, 0.17 * rows + 1))[0]
+
+
+def _name_layers(ax: Axes, names: Sequence[str]) -> None:
+    """Layers from top to bottom."""
+    ax.set_yticks(range(len(names)), [name.removesuffix(".weight") for name in names], fontsize=8)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(False)
 
 
 def training(run: Run, level: int | None = None, column: str = "validation_loss", ax: Axes | None = None) -> Axes:
@@ -443,12 +492,12 @@ def pixels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
         ax: axes to draw on.
 
     Raises:
-        LotteryError: where inputs are no images.
+        LotteryError: where inputs are no images, or convolutions read them.
     """
     ax, level = ax or _new_axes(), _level(run, level)
     found = anatomy.anatomy(run, level).pixels
     if found is None:
-        raise NothingToShow(f"{run.path.name}: its inputs are no images, so there are no pixels to show")
+        raise NothingToShow(f"{run.path.name}: no first layer reads images pixel by pixel, so there is nothing to show")
     picture = ax.imshow(np.ma.masked_equal(found, 0), cmap="Blues", vmin=0)
     ax.figure.colorbar(picture, ax=ax, label="connections")
     ax.set_axis_off()
@@ -457,13 +506,87 @@ def pixels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
 
 def units(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
     """Share of the connections into each unit that a level of the trunk has left (percent), most connected first, a
-    line per layer; the mean over replicates. The level is as in `training`."""
-    ax, level = ax or _new_axes(), _level(run, level)
-    for i, layer in enumerate(anatomy.anatomy(run, level).layers):
+    line per layer, or of more than six layers a map; the mean over replicates. The level is as in `training`."""
+    level = _level(run, level)
+    layers = anatomy.anatomy(run, level).layers
+    if len(layers) > FEW:
+        return _at_level(run, level, _unit_map(layers, ax))
+    ax = ax or _new_axes()
+    for i, layer in enumerate(layers):
         x = 100 * (np.arange(layer.units) + 0.5) / layer.units
         ax.plot(x, 100 * layer.into * layer.units / layer.total, color=COLOURS[i % len(COLOURS)], label=layer.name)
     ax.legend(frameon=False)
     return _titled(_connection_axes(ax), run, f"Connections into each unit, level {level}", "means over replicates")
+
+
+def _unit_map(layers: Sequence[anatomy.Layer], ax: Axes | None) -> Axes:
+    places = (np.arange(100) + 0.5) / 100
+    shares = [layer.into[(places * layer.units).astype(int)] * layer.units / layer.total for layer in layers]
+    ax = _by_layer([layer.name for layer in layers], shares, "connections left (%)", ax)
+    ax.set_xlabel("units, most connected first (%)")
+    return ax
+
+
+def channels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draws the filters and units that each layer has left at a level of the trunk (percent), the mean over replicates:
+    those that are not dead, or where it is unknown what follows what, those that any weight leads to.
+
+    Args:
+        run: the run.
+        level: as in `training`.
+        ax: axes to draw on.
+
+    Raises:
+        LotteryError: for a stack of linear layers, whose units `units` draws.
+    """
+    level = _level(run, level)
+    found = anatomy.anatomy(run, level)
+    if found.linear:
+        raise NothingToShow(f"{run.path.name}: it is a stack of linear layers, which have no filters; see units")
+    ax = ax or _tall_axes(len(found.layers))
+    for i, layer in enumerate(found.layers):
+        ax.barh(i, 100 * layer.left / layer.units, color=COLOURS[0])
+        ax.text(100, i, f" {layer.left:.4g} of {layer.units}", va="center", fontsize=8)
+    _name_layers(ax, [layer.name for layer in found.layers])
+    ax.set_xlim(0, 100)
+    dead = all(layer.dead is not None for layer in found.layers)
+    ax.set_xlabel("filters and units left (%)" if dead else "filters and units that any weight leads to (%)")
+    return _at_level(run, level, ax)
+
+
+def kernels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
+    """Draws the kernels of the convolution that reads images, at a level of the trunk in its first replicate: what they
+    start from, and what they become. Blank where they are pruned; of each filter the channels one below the other.
+
+    Args:
+        run: the run.
+        level: as in `training`.
+        ax: axes to draw on.
+
+    Raises:
+        LotteryError: where it is not known that a convolution reads images.
+    """
+    level = _level(run, level)
+    found = anatomy.anatomy(run, level).kernels
+    if found is None:
+        raise NothingToShow(f"{run.path.name}: no convolution is known to read its images, so there are no kernels")
+    ax = ax or _new_axes()
+    count, depth, h, w = found.start.shape
+    mosaic = Mosaic((count, depth, h, w), aspect=0.75)
+    parts = [mosaic.picture(part) for part in (found.start, found.trained)]
+    width = parts[0].shape[1] + 3
+    most = max(float(np.nanmax(np.abs(part), initial=0)) for part in parts) or 1.0
+    gap = np.full((len(parts[0]), 3), np.nan)
+    picture = ax.imshow(np.hstack([parts[0], gap, parts[1]]), cmap=SIGNS, vmin=-most, vmax=most)
+    x, y = mosaic.outlines()
+    for offset, title in zip((0, width), ("initial", "trained"), strict=True):
+        ax.plot([np.nan if v is None else v + offset for v in x], np.array(y, float), color="0.6", linewidth=0.5)
+        ax.text(offset - 0.5, -1, title)
+    ax.figure.colorbar(picture, ax=ax, label="weight")
+    ax.set_axis_off()
+    shown = f" (the first {mosaic.count} of {count})" if count > mosaic.count else ""
+    ax.set_title(f"{_title(run)}:\n{found.name}{shown}, level {level}, replicate {found.replicate}", pad=16)
+    return ax
 
 
 def weights(run: Run, level: int | None = None, tensor: str | None = None, ax: Axes | None = None) -> Axes:
@@ -597,6 +720,8 @@ FIGURES: dict[str, Callable[[Run], Axes]] = {
     "layers": layers,
     "pixels": pixels,
     "units": units,
+    "channels": channels,
+    "kernels": kernels,
     "weights": weights,
     "overlap": overlap,
     "seconds": seconds,

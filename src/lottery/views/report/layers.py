@@ -189,7 +189,8 @@ def _heat(a: Anatomy, x: Sequence[int], shares: Sequence[np.ndarray], least: flo
     0 is blank."""
     z = [_round([log10(100 * v) if v else np.nan for v in row], 3) for row in shares]
     bottom = log10(100 * least) - 0.05
-    marked = [v for v in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01) if log10(v) >= bottom]
+    marks = (100, 80, 60, 40, 30, 20, 10) if bottom > 1 else (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+    marked = [v for v in marks if log10(v) >= bottom]
     bar = {"thickness": 10, "outlinewidth": 0, "tickvals": [round(log10(v), 4) for v in marked]}
     return {
         "type": "heatmap",
@@ -257,7 +258,7 @@ def _kernel_charts(at: Sequence[Anatomy]) -> list[Chart]:
     mosaic = Mosaic((count, channels, h, w), aspect=1.3)
     x, y = mosaic.outlines()
     outline: Trace = {"type": "scatter", "mode": "lines", "x": x, "y": y, "hoverinfo": "skip"}
-    outline |= {"line": {"width": 0.7}, "showlegend": False}
+    outline |= {"line": {"width": 1.2}, "showlegend": False}
     bare = {"showgrid": False, "showticklabels": False, "ticks": "", "zeroline": False, "showline": False}
     layout = {"xaxis": bare | {"constrain": "domain"}, "yaxis": bare | {"scaleanchor": "x", "autorange": "reversed"}}
     shown = f"the first {MOST} of {count} filters" if count > MOST else f"all {count} filters"
