@@ -379,6 +379,14 @@ def ticks(densities: Iterable[float], most: int) -> list[float]:
     return percents[:: max(1, -(-len(percents) // most))]
 
 
+def marks(least: float) -> list[float]:
+    """Where a logarithmic scale from that percentage to 100 % is labelled, decreasing."""
+    marked = (
+        (100, 80, 60, 40, 30, 20, 10) if least > 10 else (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+    )
+    return [x for x in marked if x >= least]
+
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by the colour-blind too."""
 

@@ -42,6 +42,7 @@ from lottery.views.measures import (
     STOP,
     branch_name,
     colour,
+    marks,
     measure,
     run_labels,
     run_settings,
@@ -426,15 +427,16 @@ def _by_layer(names: Sequence[str], shares: Sequence[np.ndarray], label: str, ax
     least = percent[percent > 0].min(initial=100.0)
     norm = LogNorm(0.8 * least, 100)
     picture = ax.imshow(np.ma.masked_equal(percent, 0), cmap="Blues", norm=norm, aspect="auto", interpolation="nearest")
-    marks = [v for v in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if v >= 0.8 * least]
-    bar = ax.figure.colorbar(picture, ax=ax, label=label, ticks=marks, format=FuncFormatter(lambda v, _: f"{v:g}"))
+    bar = ax.figure.colorbar(
+        picture, ax=ax, label=label, ticks=marks(0.8 * least), format=FuncFormatter(lambda v, _: f"{v:g}")
+    )
     bar.ax.minorticks_off()
     _name_layers(ax, names)
     return ax
 
 
 def _tall_axes(rows: int) -> Axes:
-    return panels(1, "", width=7, height=max(4.5, 0.17 * rows + 1))[0]
+    return panels(1, "", width=7, height=max(2.5, 0.17 * rows + 1))[0]
 
 
 def _name_layers(ax: Axes, names: Sequence[str]) -> None:

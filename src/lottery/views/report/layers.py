@@ -9,7 +9,7 @@ import numpy as np
 from lottery.analysis.anatomy import Anatomy, Kernels, Layer, anatomies
 from lottery.analysis.answer import share
 from lottery.analysis.frames import densities
-from lottery.views.measures import COLOURS, measure
+from lottery.views.measures import COLOURS, marks, measure
 from lottery.views.mosaic import MOST, Mosaic
 from lottery.views.report.charts import (
     Chart,
@@ -189,8 +189,7 @@ def _heat(a: Anatomy, x: Sequence[int], shares: Sequence[np.ndarray], least: flo
     0 is blank."""
     z = [_round([log10(100 * v) if v else np.nan for v in row], 3) for row in shares]
     bottom = log10(100 * least) - 0.05
-    marks = (100, 80, 60, 40, 30, 20, 10) if bottom > 1 else (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
-    marked = [v for v in marks if log10(v) >= bottom]
+    marked = marks(10**bottom)
     bar = {"thickness": 10, "outlinewidth": 0, "tickvals": [round(log10(v), 4) for v in marked]}
     return {
         "type": "heatmap",
