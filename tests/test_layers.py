@@ -76,7 +76,7 @@ def test_what_a_kernel_leads_to_and_comes_from(layer: nn.Module) -> None:
     assert isinstance(weights, nn.Parameter)
     network = described(lambda: nn.Sequential(layer.__class__(*_arguments(layer))), (3,))
     unit, source = network.tensors["0.weight"].ends()
-    inputs = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+    inputs = int(_arguments(layer)[0])
     for at in np.ndindex(*weights.shape[:2]):
         with torch.no_grad():
             weights.zero_()
