@@ -416,8 +416,7 @@ def _layer_map(run: Run, ax: Axes | None) -> Axes:
     shown = range(0, len(there), -(-len(there) // 12))
     ax.set_xticks(shown, [str(there[i]) for i in shown])
     ax.set_xlabel("level (times pruned)")
-    ax.set_title(_title(run))
-    return ax
+    return _titled(ax, run, "Weights left in each layer", "means over replicates")
 
 
 def _by_layer(names: Sequence[str], shares: Sequence[np.ndarray], label: str, ax: Axes | None) -> Axes:
@@ -512,7 +511,8 @@ def units(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
     level = _level(run, level)
     layers = anatomy.anatomy(run, level).layers
     if len(layers) > FEW:
-        return _at_level(run, level, _unit_map(layers, ax))
+        title = f"Connections into each unit, level {level}"
+        return _titled(_unit_map(layers, ax), run, title, "means over replicates")
     ax = ax or _new_axes()
     for i, layer in enumerate(layers):
         x = 100 * (np.arange(layer.units) + 0.5) / layer.units
@@ -553,7 +553,7 @@ def channels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes
     ax.set_xlim(0, 100)
     dead = all(layer.dead is not None for layer in found.layers)
     ax.set_xlabel("filters and units left (%)" if dead else "filters and units that any weight leads to (%)")
-    return _at_level(run, level, ax)
+    return _titled(ax, run, f"Filters and units left, level {level}", "means over replicates")
 
 
 def kernels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
@@ -587,8 +587,8 @@ def kernels(run: Run, level: int | None = None, ax: Axes | None = None) -> Axes:
     ax.figure.colorbar(picture, ax=ax, label="weight")
     ax.set_axis_off()
     shown = f" (the first {mosaic.count} of {count})" if count > mosaic.count else ""
-    ax.set_title(f"{_title(run)}:\n{found.name}{shown}, level {level}, replicate {found.replicate}", pad=16)
-    return ax
+    what = f"Kernels of {found.name.removesuffix('.weight')}{shown}, level {level}"
+    return _titled(ax, run, what, f"blank where pruned; replicate {found.replicate}", pad=16)
 
 
 def weights(run: Run, level: int | None = None, tensor: str | None = None, ax: Axes | None = None) -> Axes:
