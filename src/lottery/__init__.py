@@ -1,6 +1,6 @@
 """Find, study and use winning lottery tickets: sparse subnetworks that train from their own initial weights."""
 
-from lottery.api import hold, open_run, report, run
+from lottery.api import hold, open_run, report, run, tickets
 from lottery.errors import LotteryError
 from lottery.fields import describe
 from lottery.runs.store import Run
@@ -19,6 +19,7 @@ __all__ = [
     "open_run",
     "report",
     "run",
+    "tickets",
 ]
 
 describe(Data, Model, Pruning, Recipe, Spec)

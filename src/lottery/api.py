@@ -1,6 +1,6 @@
 """What Python users call: binds runs, analysis and views, as `lottery.cli` does for the shell."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ if TYPE_CHECKING:  # two seconds
     from torch import Tensor, nn
 
     from lottery.engines.hold import Held
+    from lottery.runs.tickets import Level
 
-__all__ = ["hold", "open_run", "report", "run"]
+__all__ = ["hold", "open_run", "report", "run", "tickets"]
 
 
 def hold(module: "nn.Module", masks: "Mapping[str, np.ndarray | Tensor]") -> AbstractContextManager["Held"]:
@@ -122,6 +123,77 @@ def run(
     if log:
         trackers.LOGS[log](made)
     return made
+def tickets(
+    factory: "Callable[[], nn.Module]",
+    path: Path | str,
+    *,
+    rate: float = 0.2,
+    levels: int,
+    layer_rates: Mapping[str, float] | None = None,
+    scope: str = "layer",
+    criterion: str = "magnitude",
+    prunable: Sequence[str] | None = None,
+    replicates: int = 1,
+    branches: Sequence[str] = (),
+    rewind_to: int = 0,
+    optimizer_state: str = "fresh",
+    seed: int = 0,
+) -> "Iterator[Level]":
+    """Winning tickets in a training loop of your own: gives each network to train, and keeps the run at `path`.
+
+        for level in lottery.tickets(Net, "runs/mine", levels=10):
+            train(level.model)
+            level.record(test_accuracy=evaluate(level.model))
+
+    Level 0 is dense; then `levels` times the lowest-scored weights are pruned, the rest rewound, and that is given to
+    train again. While the loop's body runs, pruned weights are +0.0, see `hold`. torch, NumPy and `random` are seeded
+    before it, from seed, replicate and level alone. After it the level is checked and saved, whole or not at all:
+    called again after an interruption, finished levels are read, verified, and not given again. To go on inside a
+    level, and for `rewind_to`, train through `level.steps`.
+
+    Args:
+        factory: makes a new network each time, such as a class without arguments, or a lambda around one with
+            arguments. It draws its initial weights with torch's own random numbers.
+        path: of the run's folder, which `open_run`, `report` and the command line read as any other.
+        rate: fraction of the surviving weights that leave after each level.
+        levels: times that the network is pruned and trained again.
+        layer_rates: name pattern -> another rate.
+        scope: layer (weights compete within their layer) or global (across the network).
+        criterion: magnitude, random, or another of `lottery.criteria`.
+        prunable: name patterns of the tensors that masks cover; the weights of linear layers and of convolutions if
+            None.
+        replicates: times that all of it is run, each from its own random streams.
+        branches: other start rules for each pruned level, such as "reinit" or "reinit:3" (three draws); given after the
+            levels of the trunk.
+        rewind_to: iteration of the dense training to whose weights tickets are rewound; 0 for the initial weights.
+        optimizer_state: what the optimizer of a rewound level begins with: fresh (nothing) or saved (what it had then).
+        seed: of every random stream.
+
+    Returns:
+        An iterator of levels, each with `model`, `masks`, `number`, `branch`, `replicate`, `draw`, `density`.
+
+    Raises:
+        LotteryError: for bad settings at once; then for a run in use, damaged, or begun with other settings, and for a
+            level that should not be saved: never trained, a copy trained instead, or not finite. What was finished is
+            kept.
+    """
+    from lottery.runs import tickets as runs
+
+    return runs.tickets(
+        factory,
+        path,
+        rate=rate,
+        levels=levels,
+        layer_rates=layer_rates,
+        scope=scope,
+        criterion=criterion,
+        prunable=prunable,
+        replicates=replicates,
+        branches=branches,
+        rewind_to=rewind_to,
+        optimizer_state=optimizer_state,
+        seed=seed,
+    )
 
 
 def open_run(name: Path | str, runs_dir: Path | str = "runs") -> Run:

@@ -1,7 +1,7 @@
 """The level loop: train, record, prune, start again. Knows neither data sets nor files; its parts are passed in."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,27 @@ class Level:
     trained: Weights
 
 
+@dataclass
+class Round:
+    """A level that is to be trained: from `given`, whatever that does to its arrays, and then to be finished."""
+
+    number: int
+    start: Start
+    given: Start
+    """A copy of `start` to train."""
+    level: Level | None = None
+    """Once it is finished."""
+    before: Weights = field(default_factory=dict)
+    """Then a copy of the trained weights, for the level after it: the others are the caller's to change."""
+
+    def finish(self, trained: Mapping[str, Any]) -> Level:
+        """Takes the trained weights. Raises LotteryError, naming the tensor, for what is no array or not masked."""
+        arrays = _arrays(trained, self.start.weights)
+        check_applied(arrays, self.start.masks)
+        self.level, self.before = Level(self.number, self.start, arrays), _frozen(arrays)
+        return self.level
+
+
 def levels(
     initial: Weights,
     prunable: list[str],
@@ -33,13 +54,29 @@ def levels(
     early: Callable[[], Moment | None] = lambda: None,
     rewinding: Rewinding = TO_START,
 ) -> Iterator[Level]:
+    """Trains every round of `rounds` by a function, from level number and start to the trained weights; pruned ones
+    must come back as 0. The other arguments are those of `rounds`."""
+    for begun in rounds(initial, prunable, count, rule, prune, key, fresh, early, rewinding):
+        yield begun.finish(train(begun.number, begun.given))
+
+
+def rounds(
+    initial: Weights,
+    prunable: list[str],
+    count: int,
+    rule: Callable[[Trunk], Start],
+    prune: Callable[[Level], Masks],
+    key: Key = (),
+    fresh: Fresh = no_fresh,
+    early: Callable[[], Moment | None] = lambda: None,
+    rewinding: Rewinding = TO_START,
+) -> Iterator[Round]:
     """Iterative magnitude pruning (Frankle & Carbin 2019, Section 1): level 0 is dense, then `count` times prune and
-    start again.
+    start again. Whoever iterates trains each round and finishes it.
 
     initial: θ₀, the state: every parameter and buffer. A copy is taken, so that nothing that trains can reach it.
     prunable: names of the tensors that masks cover.
     rule: where a level starts, see `lottery.starts`; level 0 starts from θ₀ under every rule.
-    train: from level number and start to the trained weights; pruned ones must come back as 0.
     prune: from a finished level to the next masks, subsets of its own.
     key: head of the names of the random streams that the rule draws from.
     fresh: from a generator to another draw of every tensor, for the rules that reinitialise.
@@ -57,14 +94,13 @@ def levels(
         trunk = Trunk(key, number, theta, masks, dense, before, fresh, early=point, rewinding=rewinding)
         begin = rule if number else rewind
         start = begin(trunk)
-        trained = _arrays(train(number, begin(trunk)), theta)  # its own copy: what it does to that is not the ticket
-        check_applied(trained, start.masks)
-        before = _frozen(trained)
+        begun = Round(number, start, begin(trunk))  # its own copy: what training does to that is not the ticket
+        yield begun
+        assert begun.level, "each round is finished before the next"
+        before = begun.before
         dense = dense or before
-        level = Level(number, start, trained)
-        yield level
         if number < count:
-            masks = _frozen(prune(level))
+            masks = _frozen(prune(begun.level))
             for name in prunable:
                 if (masks[name] & ~start.masks[name]).any():
                     raise LotteryError(f"pruning level {number} brought pruned weights of {name} back")

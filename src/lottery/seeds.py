@@ -1,7 +1,8 @@
 """One random stream per (seed, replicate, purpose, ...): nothing drawn depends on what was drawn before it.
 
 Purposes in use: "weights", "split", "order" (level, then the epoch, or "augment" and the iteration), "criterion"
-(level), and the name of each start rule that draws (level, draw, what for).
+(level), "loop" (level: seeds what a loop of one's own draws), and the name of each start rule that draws (level, draw,
+what for).
 """
 
 import hashlib

@@ -295,7 +295,7 @@ class Spec:
         self._check_rewinding()
 
     def _check_rewinding(self) -> None:
-        last, k = self.recipe.iterations, self.rewound
+        last, k = self.recipe.iterations if self.recipe else ITERATIONS, self.rewound
         _require(0 <= k < last, "rewind_to", k, f"must be 0 or more, and below recipe.iterations = {last:,}")
         states, orders = ("fresh", "saved"), ("level", "dense")
         _require(self.optimizer_state in states, "optimizer_state", self.optimizer_state, "use fresh or saved")
@@ -329,12 +329,12 @@ class Spec:
         """Settings by dotted name that differ from the defaults; how much is wanted (EXTENT) is not among them, nor
         where files are: a run is bound to what is in them."""
         ours, defaults = flatten(Spec.from_toml(self.to_toml())), flatten(Spec())  # 1 and 1.0 are one rate
-        return {k: v for k, v in ours.items() if k not in (*EXTENT, "use") and v != defaults[k]}
+        return {k: v for k, v in ours.items() if k not in (*EXTENT, "use") and v != defaults.get(k)}
 
     def differences(self, other: "Spec") -> dict[str, tuple[Any, Any]]:
         """Dotted name -> (value here, value there) of the settings in which two specs differ."""
         ours, theirs = flatten(self), flatten(other)
-        return {k: (ours[k], theirs[k]) for k in ours if ours[k] != theirs[k]}
+        return {k: (ours.get(k), theirs.get(k)) for k in ours | theirs if ours.get(k) != theirs.get(k)}
 
     def extended(self, other: "Spec") -> "Spec":
         """This experiment with as many levels, replicates and draws as the larger of the two, and both's branches."""
@@ -346,9 +346,13 @@ class Spec:
             branches=tuple(name if count == 1 else f"{name}:{count}" for name, count in draws.items()),
         )
 
+    def to_table(self) -> dict[str, Any]:
+        """The settings as a file has them: what is absent is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
     def to_toml(self) -> str:
         """All settings as TOML, which `from_toml` reads."""
-        return tomli_w.dumps(asdict(self))
+        return tomli_w.dumps(self.to_table())
 
     @staticmethod
     def from_toml(text: str, source: str = "spec") -> "Spec":
@@ -357,7 +361,7 @@ class Spec:
             if len(text) > FILE:
                 raise LotteryError(f"{len(text):,} characters are no spec: it has at most {FILE:,}")
             table = tomllib.loads(text.removeprefix("\ufeff"))  # a mark that some editors leave
-            spec: Spec = _from_table(Spec, table)
+            spec: Spec = _from_table(OwnLoop if "factory" in table else Spec, table)
             return spec
         except (tomllib.TOMLDecodeError, LotteryError) as error:
             raise LotteryError(f"{source}: {error}") from None
@@ -365,6 +369,43 @@ class Spec:
             raise LotteryError(f"{source}: a number of over 4,300 digits: write a shorter one") from None
         except RecursionError:
             raise LotteryError(f"{source}: lists or tables hundreds deep: no setting needs more than two") from None
+
+
+@dataclass(frozen=True)
+class OwnLoop(Spec):
+    """An experiment that `lottery.tickets` runs: networks and training are its script's own, so that it has no data
+    set, no model and no recipe here."""
+
+    data: None = None  # type: ignore[assignment]
+    model: None = None  # type: ignore[assignment]
+    recipe: None = None  # type: ignore[assignment]
+    pruning: Pruning = None  # type: ignore[assignment]
+    """Absent where somebody else pruned."""
+
+    factory: str = ""
+    """Name of the function that makes its networks."""
+
+    prunable: tuple[str, ...] = ()
+    """Name patterns of the tensors that masks cover; none for the weights of linear layers and of convolutions."""
+
+    def __post_init__(self) -> None:
+        remedy = "give the iteration: how many your loop has is not known here"
+        _require(not isinstance(self.rewind_to, str), "rewind_to", self.rewind_to, remedy)
+        for name in ("finetune", "finetune:1"):
+            remedy = "trains on at the rate of a recipe's last iteration, and a loop of one's own has no recipe"
+            _require(name not in self.branches, "branches", name, remedy)
+        super().__post_init__()
+
+    @property
+    def title(self) -> str:
+        """What trains it, in words."""
+        return f"a loop of one’s own: {self.factory}"
+
+    @property
+    def uid(self) -> str:
+        """A name for it; its folder has the one that it was given."""
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
+        return f"{re.sub('[^A-Za-z0-9]+', '-', self.factory).strip('-')}-seed{self.seed}-{digest}"
 
 
 def _share(text: str, recipe: Recipe) -> int:
@@ -407,7 +448,7 @@ def _to_float(value: object) -> object:
 def flatten(spec: Spec) -> dict[str, Any]:
     """Dotted name -> value, as JSON would have it."""
     flat: dict[str, Any] = {}
-    for name, value in asdict(spec).items():
+    for name, value in spec.to_table().items():
         if name in ("data", "model", "recipe", "pruning"):
             flat |= {f"{name}.{key}": list(v) if isinstance(v, tuple) else v for key, v in value.items()}
         else:
@@ -531,5 +572,7 @@ def load(preset_or_path: str | Path) -> Spec:
         except (OSError, ValueError) as error:  # ValueError: a name with a null in it
             raise LotteryError(f"cannot read the spec {path}: {error}") from error
         spec = Spec.from_toml(text, source=str(path))
+        if isinstance(spec, OwnLoop):
+            raise LotteryError(f"{path} is of {spec.title}: only its own script can train it, so run that again")
         return replace(spec, use=tuple(path.parent / file for file in spec.use))  # as they lie to the spec
     raise LotteryError(known("preset", str(preset_or_path), PRESETS) + ", or give the path of a .toml file")

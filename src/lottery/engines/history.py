@@ -13,13 +13,14 @@ History = dict[str, np.ndarray]
 
 COLUMNS = ("iteration", "train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
 """train_loss: mean over the batches since the last evaluation, before each one's step. Losses are mean cross-entropy in
-nats, accuracies fractions; validation columns are NaN where nothing is held out."""
+nats, accuracies fractions; validation columns are NaN where nothing is held out. A loop of one's own may have logged
+more columns behind these; what it has not logged is NaN."""
 
 
-def from_rows(rows: Sequence[tuple[float, ...]]) -> History:
-    """Rows in the order of COLUMNS."""
-    columns = np.array(rows, dtype=np.float64).reshape(len(rows), len(COLUMNS)).T
-    history: History = dict(zip(COLUMNS, columns, strict=True))
+def from_rows(rows: Sequence[tuple[float, ...]], names: Sequence[str] = COLUMNS) -> History:
+    """Rows in the order of the names."""
+    columns = np.array(rows, dtype=np.float64).reshape(len(rows), len(names)).T
+    history: History = dict(zip(names, columns, strict=True))
     return history | {"iteration": history["iteration"].astype(np.int64)}
 
 
@@ -60,14 +61,15 @@ def to_csv(history: History) -> str:
     """Text that `from_csv` reads back to the same bits."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(zip(*(history[c].tolist() for c in COLUMNS), strict=True))
+    names = list(dict.fromkeys([*COLUMNS, *history]))
+    writer.writerow(names)
+    writer.writerows(zip(*(history[name].tolist() for name in names), strict=True))
     return out.getvalue()
 
 
 def from_csv(text: str) -> History:
     """Raises LotteryError for other columns."""
     header, *rows = csv.reader(io.StringIO(text))
-    if tuple(header) != COLUMNS:
+    if tuple(header[: len(COLUMNS)]) != COLUMNS or len(set(header)) < len(header):
         raise LotteryError(f"columns {header} where a history has {list(COLUMNS)}")
-    return from_rows([tuple(map(float, row)) for row in rows])
+    return from_rows([tuple(map(float, row)) for row in rows], header)

@@ -4,8 +4,9 @@ The state is every parameter and every buffer in the module's order, also buffer
 tensor once, under its first name.
 """
 
+import fnmatch
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
 
@@ -76,26 +77,32 @@ def check_shapes(what: str, arrays: Mapping[str, np.ndarray], shapes: Mapping[st
             raise LotteryError(f"{what}[{name!r}] has shape {np.shape(array)}, expected {shapes[name]}")
 
 
-def described(build: Build, inputs: tuple[int, ...]) -> Network:
+def described(build: Build, inputs: tuple[int, ...], patterns: Sequence[str] = ()) -> Network:
     """The description of any network. It draws its own initial weights, each time by building the module again.
 
     Args:
         build: makes a new network each time, such as a class without arguments, or a lambda around one with arguments.
         inputs: shape of one example, as the network takes it.
+        patterns: of the names of the parameters that are prunable, such as "*.in_proj_weight"; without any, the weights
+            of linear layers and convolutions are.
 
     Returns:
-        The network. The weights of linear layers and convolutions are prunable; what follows what is unknown.
+        The network; what follows what in it is unknown.
 
     Raises:
         LotteryError: for what is no such function, a network whose names, shapes or draws are not the same each time
             under one torch seed, without anything to prune, or with tensors that no array can hold.
     """
     _check_factory(build)
-    one, other = _built(build, 0), _built(build, 0)
+    one, other = built(build, 0), built(build, 0)
     if one is other:
         raise LotteryError(f"build = {shown(build)}: gives the same network each time: it must make a new one")
-    tensors = _tensors(one)
-    _check_same(build, tensors, _tensors(other))
+    tensors = _tensors(one, patterns)
+    _check_same(build, tensors, _tensors(other, patterns))
+    for pattern in patterns:
+        if not any(tensor.prunable and fnmatch.fnmatchcase(name, pattern) for name, tensor in tensors.items()):
+            there = ", ".join(name for name, tensor in tensors.items() if not tensor.buffer)
+            raise LotteryError(f"prunable: {shown(pattern)} matches no parameter; there are {there}")
     if not any(tensor.prunable for tensor in tensors.values()):
         raise LotteryError(f"build = {shown(build)}: its network has no linear layer and no convolution to prune")
     again = get_weights(other)
@@ -105,13 +112,13 @@ def described(build: Build, inputs: tuple[int, ...]) -> Network:
                 f"build = {shown(build)}: {name} differs between two networks made under one torch seed: draw it with "
                 "torch's own functions"
             )
-    return Network(tensors, inputs, build=build, draw=partial(_draw, build, tensors))
+    return Network(tensors, inputs, build=build, draw=partial(_draw, build, tensors, patterns))
 
 
-def _draw(build: Build, tensors: dict[str, Tensor], rng: np.random.Generator) -> Weights:
+def _draw(build: Build, tensors: dict[str, Tensor], patterns: Sequence[str], rng: np.random.Generator) -> Weights:
     """The state of a new network, under a torch seed from `rng`."""
-    module = _built(build, int(rng.integers(2**63)))
-    _check_same(build, tensors, _tensors(module))
+    module = built(build, int(rng.integers(2**63)))
+    _check_same(build, tensors, _tensors(module, patterns))
     return get_weights(module)
 
 
@@ -129,7 +136,7 @@ def _check_factory(build: Build) -> None:
         pass
 
 
-def _built(build: Build, seed: int) -> nn.Module:
+def built(build: Build, seed: int) -> nn.Module:
     """A new network under that torch seed; torch's random state is afterwards as before."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices):
@@ -140,7 +147,7 @@ def _built(build: Build, seed: int) -> nn.Module:
     return module
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
+def _tensors(module: nn.Module, patterns: Sequence[str]) -> dict[str, Tensor]:
     for name, tensor in state(module).items():
         if is_lazy(tensor) or tensor.is_meta:
             raise LotteryError(f"{name} has no values yet: give its layer all sizes, and a device other than meta")
@@ -149,10 +156,17 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
         except TypeError:
             raise LotteryError(f"{name} has type {tensor.dtype}, which NumPy lacks: make it torch.float32") from None
     fans = _fans(module)
+
+    def covered(name: str, tensor: torch.Tensor) -> bool:
+        if not patterns:
+            return name in fans
+        trains = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+        return trains and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
     return {
         name: Tensor(
             tuple(tensor.shape),
-            name in fans,
+            covered(name, tensor),
             not isinstance(tensor, nn.Parameter),
             *fans.get(name, (0, 0)),
             dtype=str(tensor.dtype).removeprefix("torch."),

@@ -24,7 +24,7 @@ from lottery.runs.checkpoints import LevelCheckpoint
 from lottery.runs.rows import Place, Row
 from lottery.runs.store import Run, SavedLevel
 from lottery.seeds import Key, stream
-from lottery.spec import Spec
+from lottery.spec import OwnLoop, Spec
 from lottery.spec import load as load_spec
 from lottery.starts import STARTS, Moment, Rewinding, Start, Trunk, begin
 
@@ -48,20 +48,17 @@ class Progress:
 def check(spec: Spec) -> Network:
     """The spec's network. Raises LotteryError for a name that no registry has or a pattern that matches nothing."""
     check_type("spec", spec, Spec)
+    if isinstance(spec, OwnLoop):
+        raise LotteryError(f"spec is of {spec.title}: only its own script can train it, with lottery.tickets")
     named: list[tuple[str, str, Collection[str]]] = [
         ("data set", spec.data.name, DATASETS),
         ("data.scaling", spec.data.scaling, SCALINGS),
         ("model.init", spec.model.init, models.INITS),
-        ("pruning.criterion", spec.pruning.criterion, criteria.CRITERIA),
-        ("start", spec.start, STARTS),
-        *(("branch", name, STARTS) for name in spec.draws),
     ]
     for setting, name, registry in named:
         if name not in registry:
             raise LotteryError(known(setting, name, registry))
-    for name, draws in spec.draws.items():
-        if draws > 1 and not STARTS[name].random:
-            raise LotteryError(f"branches = '{name}:{draws}': {name} draws nothing at random, so give {name} alone")
+    check_method(spec)
     data = dataset(spec.data.name)
     if data.dtype != "uint8" and spec.data.scaling != "standardize":
         remedy = f"is for images of bytes, and those of {data.name} are {data.dtype}: use standardize"
@@ -74,6 +71,21 @@ def check(spec: Spec) -> Network:
     network = models.network(spec.model, data.shape, data.classes)
     criteria.rates(spec.pruning, network.prunable)
     return network
+
+
+def check_method(spec: Spec) -> None:
+    """Raises LotteryError for a criterion or a start rule that no registry has, or draws of one that draws nothing."""
+    named: list[tuple[str, str, Collection[str]]] = [
+        ("pruning.criterion", spec.pruning.criterion, criteria.CRITERIA),
+        ("start", spec.start, STARTS),
+        *(("branch", name, STARTS) for name in spec.draws),
+    ]
+    for setting, name, registry in named:
+        if name not in registry:
+            raise LotteryError(known(setting, name, registry))
+    for name, draws in spec.draws.items():
+        if draws > 1 and not STARTS[name].random:
+            raise LotteryError(f"branches = '{name}:{draws}': {name} draws nothing at random, so give {name} alone")
 
 
 def run(
@@ -130,7 +142,7 @@ def run(
         images = {"train": len(raw.train_labels), "test": len(raw.test_labels)}
         binding = {"engine": engine, "device": device, "data": raw.sha256, "images": images}
         binding |= {"network": network.to_json()}
-        session, spec = _session(jobs), replace(spec, use=used.copies)
+        session, spec = this_session(jobs), replace(spec, use=used.copies)
         used.keep(path)
         if used.sources:
             binding["code"], session["use"] = used.sums, dict(used.origins)
@@ -277,7 +289,7 @@ class Replicate:
         """
         if self.run.has(place):
             saved = self.run.read(place)
-            _check_same_start(saved, start, self.run.folder(place))
+            check_same_start(saved, start, self.run.folder(place))
             return saved.trained
         recipe, keep = self.run.spec.recipe, 0 if place.level else self.run.spec.rewound
         checkpoint = LevelCheckpoint(self.run, place, start)
@@ -312,7 +324,8 @@ class Replicate:
         return models.initial_weights(self.network, model.init, rng, model.std)
 
 
-def _check_same_start(saved: SavedLevel, start: Start, path: Path) -> None:
+def check_same_start(saved: SavedLevel, start: Start, path: Path) -> None:
+    """Raises LotteryError, naming the path, for a saved level that did not begin with that start."""
     for kind, ours, theirs in (("weights", start.weights, saved.start), ("mask", start.masks, saved.masks)):
         for name, array in ours.items():
             if name not in theirs or array.tobytes() != theirs[name].tobytes():
@@ -346,7 +359,8 @@ def to_row(place: Place, iterations: int, start: Start, trained: engines.Trained
     )
 
 
-def _session(jobs: int) -> dict[str, Any]:
+def this_session(jobs: int) -> dict[str, Any]:
+    """Provenance of what is made now: versions, machine, command."""
     libraries = ("lottery", "torch", "numpy", "numba", "safetensors")
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

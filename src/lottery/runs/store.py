@@ -29,7 +29,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ from lottery.runs.files import PARTIAL
 from lottery.runs.files import TEMPORARY as TEMPORARY
 from lottery.runs.files import write as write
 from lottery.runs.rows import Place, Row, to_csv, to_frame, wanted
-from lottery.spec import EXTENT, Recipe, Spec
+from lottery.spec import EXTENT, OwnLoop, Recipe, Spec
 from lottery.starts import Moment
 
 if TYPE_CHECKING:
@@ -120,27 +120,28 @@ class Run:
         of which nothing says how they were made.
         """
         sessions, labels = [], {"name": name} if name else {}
+        other = "give another path" if isinstance(spec, OwnLoop) else "use another --runs-dir"
         if files.there(path / RECORD):
             run = Run(path)
             run.check_spec_file()
             spec = run.spec.extended(spec) if run.spec.identity() == spec.identity() else spec
             for name, (there, here) in run.spec.differences(spec).items():
                 if name not in EXTENT:
-                    raise LotteryError(f"{path} was made with {name} = {there!r}, not {here!r}: use another --runs-dir")
+                    raise LotteryError(f"{path} was made with {name} = {there!r}, not {here!r}: {other}")
             for name, value in binding.items():
                 if run.info[name] != value:
                     raise LotteryError(
                         f"{path} was begun with {name} {run.info[name]!r}, now it is {value!r}: levels of one run must "
-                        "be comparable; use the former, or another --runs-dir"
+                        f"be comparable; use the former, or {other.partition(' ')[2]}"
                     )
             sessions = run.info["sessions"]
             labels = {label: run.info[label] for label in LABELS if label in run.info} | labels
         elif levels := sorted(path.glob("*/replicate-*/level-*")):
             raise LotteryError(
                 f"{path / RECORD} is missing, and nothing else says what made {levels[0].relative_to(path)}: restore "
-                "the file from a copy, or use another --runs-dir"
+                f"the file from a copy, or {other}"
             )
-        record = {"format": FORMAT, "spec": asdict(spec), **binding, "sessions": [*sessions, session], **labels}
+        record = {"format": FORMAT, "spec": spec.to_table(), **binding, "sessions": [*sessions, session], **labels}
         files.write(path / RECORD, files.seal(record))  # makes the run exist, or extends it
         files.write(path / SPEC, spec.to_toml().encode())
         return Run(path)
