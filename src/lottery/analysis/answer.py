@@ -28,6 +28,7 @@ from lottery.analysis.verdicts import (
 )
 from lottery.runs.rows import Place, wanted
 from lottery.runs.store import Run
+from lottery.spec import OwnLoop
 from lottery.words import number_of
 
 
@@ -54,6 +55,8 @@ def answer(levels: pd.DataFrame, margin: Margin, awaited: Sequence[Place] = ()) 
     """
     if levels.empty or not (levels["level"] == 0).any():
         return Answer("No dense network is finished yet, so there is nothing to compare.")
+    if levels[[EARLY, LAST]].isna().all(axis=None):
+        return Answer("No test accuracy was recorded, so tickets cannot be judged: level.record(test_accuracy=...).")
     case = _Case(levels, margin)
     if case.judged.empty:
         return Answer(_dense_alone(levels))
@@ -88,7 +91,7 @@ def margin_of(run: Run, levels: pd.DataFrame, points: float | None = None) -> Ma
         levels: its frame.
         points: 0 or more; None for the default.
     """
-    return default_margin(levels, run.info["images"]["test"]) if points is None else Margin(points)
+    return default_margin(levels, run.info["images"].get("test")) if points is None else Margin(points)
 
 
 def awaited_of(run: Run) -> list[Place]:
@@ -110,6 +113,8 @@ def answer_of(run: Run, margin: float | None = None) -> Answer:
     """
     levels, recipe = run.levels(), run.spec.recipe
     found = answer(levels, margin_of(run, levels, margin), awaited_of(run))
+    if isinstance(run.spec, OwnLoop):
+        return found
     epochs = recipe.iterations * recipe.batch_size / (run.info["images"]["train"] - run.spec.data.validation)
     if epochs >= LEARNED or levels.empty:
         return found

@@ -22,6 +22,7 @@ from lottery.analysis.statistics import interval, welch
 from lottery.analysis.verdicts import EARLY, LAST, STOP, rounding, unstopped
 from lottery.runs.rows import wanted
 from lottery.runs.store import Run
+from lottery.spec import OwnLoop
 from lottery.words import number_of
 
 NEAR = 0.025
@@ -87,7 +88,10 @@ def compare(ours: Run, theirs: Run) -> Comparison:
     Raises:
         LotteryError: for a damaged level.
     """
-    names = [run.spec.data.name for run in (ours, theirs)]
+    own = [isinstance(run.spec, OwnLoop) for run in (ours, theirs)]
+    if any(own) and not all(own):
+        return Comparison(None, "one was trained by a loop of one’s own, of whose images nothing is known")
+    names = ["" if isinstance(run.spec, OwnLoop) else run.spec.data.name for run in (ours, theirs)]
     if names[0] != names[1]:
         return Comparison(None, f"accuracies on different images, {names[0]} and {names[1]}, have no common scale")
     if ours.info["data"] != theirs.info["data"]:
@@ -114,6 +118,8 @@ def _pairing(ours: Run, theirs: Run) -> tuple[str, bool]:
     """Why replicates of two runs on the same data are paired or not, and whether they are."""
     if ours.spec.seed != theirs.spec.seed:
         return "Replicates are not paired, because seeds differ: Welch’s intervals.", False
+    if isinstance(ours.spec, OwnLoop) or isinstance(theirs.spec, OwnLoop):
+        return "Replicates are not paired, because nothing is known of their images: Welch’s intervals.", False
     if ours.spec.data.validation != theirs.spec.data.validation:
         return "Replicates are not paired, because their validation images differ: Welch’s intervals.", False
     return f"Replicates are paired: both runs have seed {ours.spec.seed} and the same split in each.", True

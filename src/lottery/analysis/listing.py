@@ -10,7 +10,7 @@ from lottery.errors import LotteryError
 from lottery.runs import store
 from lottery.runs.rows import wanted
 from lottery.runs.store import Run
-from lottery.spec import Spec, flatten
+from lottery.spec import OwnLoop, Spec, flatten
 
 DAMAGED, FINISHED, RUNNING, STOPPED, UNFINISHED = "damaged", "finished", "running", "stopped", "unfinished"
 """States of a run; unfinished where its lock cannot be tried."""
@@ -56,7 +56,7 @@ def entries(runs_dir: Path) -> list[Entry]:
 
 
 def _family(spec: Spec) -> str:
-    return repr((spec.data.name, spec.model))
+    return spec.title if isinstance(spec, OwnLoop) else repr((spec.data.name, spec.model))
 
 
 def differences(specs: Iterable[Spec]) -> list[str]:

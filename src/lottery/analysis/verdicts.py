@@ -40,7 +40,11 @@ class Margin(NamedTuple):
     """Where the number comes from, as a sentence ends."""
 
 
-def default_margin(levels: pd.DataFrame, test_images: int) -> Margin:
+UNCOUNTED = 0.5
+"""Percentage points: the margin where it is not known on how many examples an accuracy was measured."""
+
+
+def default_margin(levels: pd.DataFrame, test_images: int | None) -> Margin:
     """One standard error of the dense network's accuracy, as far as it is due to which test images there are.
 
     100 · √(p · (1 − p) / n) points for n test images, p the mean over replicates of the accuracy that is judged (see
@@ -48,10 +52,14 @@ def default_margin(levels: pd.DataFrame, test_images: int) -> Margin:
 
     Args:
         levels: the frame; without a dense network the margin is NaN.
-        test_images: how many images the accuracies are measured on.
+        test_images: how many images the accuracies are measured on; None where that is not known.
     """
     if levels.empty or not (levels["level"] == 0).any():
         return Margin(float("nan"), "unknown until a dense network is finished")
+    if test_images is None:
+        return Margin(
+            UNCOUNTED, "for want of the number of test examples, of a loop of one’s own; --margin sets another"
+        )
     p = float(curve(levels, accuracy_column(levels))[0].mean())
     source = f"one standard error of an accuracy of {100 * p:.1f} % on {test_images:,} test images"
     return Margin(100 * sqrt(p * (1 - p) / test_images), source)

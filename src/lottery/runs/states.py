@@ -68,7 +68,9 @@ def _decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     ((kind, inner),) = value.items()
     if kind == "tensor":
         name, dtype, shape, device = inner
-        tensor = torch.from_numpy(arrays[name].copy()).view(getattr(torch, dtype)).reshape(shape)
+        tensor = torch.empty(shape, dtype=getattr(torch, dtype))
+        if tensor.numel():
+            tensor.reshape(-1).view(torch.uint8)[:] = torch.from_numpy(arrays[name])
         return tensor.to(device)
     if kind in ("array", "scalar"):
         return arrays[inner].copy() if kind == "array" else arrays[inner][()]

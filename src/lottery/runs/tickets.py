@@ -3,11 +3,12 @@
 The level loop, its masks, the files and the checkpoints are those of all runs; only training is the caller's.
 """
 
+import itertools
 import random
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import isfinite, isnan
 from operator import index
 from pathlib import Path
@@ -22,8 +23,8 @@ from lottery.engines import Partial, history
 from lottery.engines.history import History
 from lottery.engines.hold import Held, hold
 from lottery.errors import LotteryError, check_type, shown
-from lottery.loop import rounds
 from lottery.loop import Level as Finished
+from lottery.loop import rounds
 from lottery.masks import Masks, Weights, check_applied, density
 from lottery.models import Network
 from lottery.models.torch import Build, built, described, get_weights, set_weights
@@ -35,6 +36,7 @@ from lottery.runs.store import Run, SavedLevel
 from lottery.seeds import Key, stream
 from lottery.spec import OwnLoop, Pruning
 from lottery.starts import STARTS, TO_START, Moment, Rewinding, Start, Trunk
+from lottery.starts import begin as begin_by
 
 OURS = ("test_accuracy", "train_accuracy")
 """Columns of levels.csv that a loop may record, as fractions."""
@@ -91,7 +93,7 @@ def begin(path: Path, spec: OwnLoop, network: Network) -> Run:
     if files.there(path / store.RECORD) and not isinstance(Run(path).spec, OwnLoop):
         raise LotteryError(f"{path} is a run of `lottery run`, trained by a recipe: give another path")
     absent: dict[str, Any] = {"engine": "", "device": "", "data": {}, "images": {}}
-    run = Run.begin(path, spec, absent | {"network": network.to_json()}, this_session())
+    run = Run.begin(path, spec, absent | {"network": network.to_json()}, this_session(jobs=1))
     run.clean()
     return run
 
@@ -292,7 +294,9 @@ class Level:
         try:
             trained = get_weights(self.model)
         except TypeError as error:
-            raise LotteryError(f"{place}: nothing was saved: a tensor of level.model is no array now: {error}") from None
+            raise LotteryError(
+                f"{place}: nothing was saved: a tensor of level.model is no array now: {error}"
+            ) from None
         there, here = ({n: (a.shape, a.dtype) for n, a in w.items()} for w in (self._start.weights, trained))
         if changed := [name for name in there | here if there.get(name) != here.get(name)]:
             raise LotteryError(f"{place}: {changed[0]} of level.model has changed its name or shape; nothing was saved")
@@ -392,7 +396,7 @@ class _Replicate:
     def _chain(self, rule: str, finished: list[Finished]) -> Generator[Level, None, None]:
         """As `chain`; what is finished is put into the list."""
         spec, initial = self.run.spec, self.fresh(stream(*self.key, "weights"))
-        what = (initial, self.network.prunable, spec.levels, STARTS[rule].start, self.prune)
+        what = (initial, self.network.prunable, spec.levels, partial(begin_by, rule), self.prune)
         for begun in rounds(*what, self.key, self.fresh, lambda: self.early, self.rewinding):
             place = Place(rule if begun.number else spec.start, self.number, begun.number)
             trained = yield from self.train(place, begun.given)
@@ -403,10 +407,10 @@ class _Replicate:
         trunk: list[Finished] = []
         assert not list(self._chain(self.run.spec.start, trunk))
         dense = trunk[0]
-        for before, level in zip(trunk, trunk[1:], strict=False):
+        for before, level in itertools.pairwise(trunk):
             theta, kept = dense.start.weights, level.start.masks
             what = (self.key, level.number, theta, kept, dense.trained, before.trained, self.fresh, draw)
-            start = STARTS[branch].start(Trunk(*what, self.early, self.rewinding))
+            start = begin_by(branch, Trunk(*what, self.early, self.rewinding))
             yield from self.train(Place(branch, self.number, level.number, draw), start)
 
     def train(self, place: Place, start: Start) -> Generator[Level, None, Weights]:
@@ -425,7 +429,9 @@ class _Replicate:
             yield level
             saved = level._end()
         if not files.there(self.run.path / store.RECORD):  # to save a level is to make its folders
-            raise LotteryError(f"{self.run.path} was deleted or moved while it was worked on: run again to make it anew")
+            raise LotteryError(
+                f"{self.run.path} was deleted or moved while it was worked on: run again to make it anew"
+            )
         self.run.save(saved)
         LevelCheckpoint(self.run, place, start).remove()
         self.run.write_table()

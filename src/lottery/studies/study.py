@@ -18,7 +18,7 @@ from lottery.analysis.frames import curve, trunk_of
 from lottery.analysis.verdicts import EARLY, LAST, STOP, Margin
 from lottery.errors import LotteryError
 from lottery.runs.store import Run
-from lottery.spec import Spec
+from lottery.spec import OwnLoop, Spec
 from lottery.studies.claims import Claim, judge, markdown, near
 from lottery.views import plots
 from lottery.views.measures import branch_name, colour
@@ -102,6 +102,8 @@ class Study:
 
     def is_main(self, spec: Spec) -> bool:
         """Whether that is the main run, whatever its iterations, seed and extent."""
+        if isinstance(spec, OwnLoop):
+            return False
         planned = self.runs[self.main].spec
         recipe = replace(planned.recipe, iterations=spec.recipe.iterations)
         return replace(planned, recipe=recipe, seed=spec.seed).identity() == spec.identity()

@@ -90,6 +90,13 @@ def measure(column: str) -> Measure:
     return MEASURES.get(column) or Measure(column.replace("_", " "))
 
 
+def own_columns(levels: "pd.DataFrame") -> list[str]:
+    """Columns that a loop of one's own has recorded, in order."""
+    from lottery.runs.rows import COLUMNS, DENSITY
+
+    return [name for name in levels.columns if name not in COLUMNS and not name.startswith(DENSITY)]
+
+
 class Cell(NamedTuple):
     """A column at one branch and level."""
 
@@ -340,7 +347,8 @@ def run_settings(run: "Run") -> dict[str, Any]:
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the settings in which runs differ, in the order of a spec."""
-    return [name for name in settings[0] if any(other[name] != settings[0][name] for other in settings)]
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)]
 
 
 def run_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -353,7 +361,7 @@ def run_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     names = differing(settings)
     names = [name for name in names if name not in EXTENT] or names
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [", ".join(f"{setting_label(n)} {setting_value(each[n])}" for n in names[:3]) + more for each in settings]
+    return [", ".join(f"{setting_label(n)} {setting_value(each.get(n, "–"))}" for n in names[:3]) + more for each in settings]
 
 
 LETTERS = "ABCDEF"

@@ -32,6 +32,7 @@ from lottery.engines import history
 from lottery.errors import LotteryError, known
 from lottery.runs.rows import DENSITY
 from lottery.runs.store import Run, write
+from lottery.spec import OwnLoop
 from lottery.views.measures import (
     AT_EARLY_STOP,
     COLOURS,
@@ -463,13 +464,16 @@ def training(run: Run, level: int | None = None, column: str = "validation_loss"
     if column not in history.COLUMNS:
         raise LotteryError(known("column", column, history.COLUMNS))
     rows = run.rows()
+    if all(np.isnan(run.read(row.place).history[column]).all() for row in rows):
+        raise NothingToShow(f"{run.path.name}: no {shown.label} was logged while it trained")
     for row in [r for r in rows if r.place.level == 0] + [r for r in rows if r.place.level == level]:
         place, values = row.place, run.read(row.place).history
         chosen = place.level == level
         ink = colour(place.branch) if chosen else "0.7"
         label = branch_name(place.branch) if chosen and (place.replicate, place.draw) == (0, 0) else None
-        ax.plot(values["iteration"], shown.factor * values[column], color=ink, linewidth=1, label=label)
-        if chosen and stop and row.early_stop_iteration is not None:
+        logged = ~np.isnan(values[column])
+        ax.plot(values["iteration"][logged], shown.factor * values[column][logged], color=ink, linewidth=1, label=label)
+        if chosen and stop and getattr(row, stop) is not None:
             y = shown.factor * getattr(row, stop)
             ax.plot(row.early_stop_iteration, y, "o", color=ink, markerfacecolor="white")
     ax.set_xscale("log")
@@ -849,6 +853,8 @@ def _new_axes() -> Axes:
 
 def _title(run: Run) -> str:
     spec = run.spec
+    if isinstance(spec, OwnLoop):
+        return spec.title
     return f"{spec.model.name} on {spec.data.name}, {number_of(spec.recipe.iterations, 'iteration')} a level"
 
 

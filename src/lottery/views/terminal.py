@@ -31,6 +31,7 @@ from lottery.views.measures import (
     Measure,
     Verdict,
     measure,
+    own_columns,
     rules,
     run_labels,
     run_name,
@@ -265,8 +266,8 @@ def _widths(parts: Sequence[Part]) -> list[int]:
 def _heading(shown: Measure) -> str:
     """In two lines, as narrow as they can be."""
     words = shown.axis.split()
-    halves = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
-    return "\n".join(min(halves, key=lambda lines: max(map(len, lines))))
+    halves = [[" ".join(words[:i]), " ".join(words[i:])] for i in range(1, len(words))]
+    return "\n".join(min(halves or [words], key=lambda lines: max(map(len, lines))))
 
 
 def labels(run: Run) -> Text:
@@ -293,7 +294,7 @@ def level_table(run: Run) -> Tables:
     from lottery.analysis.frames import branches_of
 
     levels = run.levels()
-    columns = (STOP, EARLY, LAST, "seconds")
+    columns = (STOP, EARLY, LAST, *own_columns(levels), "seconds")
     headings = ["level", *(_heading(measure(column)) for column in ("density", *columns))]
     rows: dict[str, list[list[Cell]]] = {branch: [] for branch in branches_of(levels)}
     for row in table(levels, columns):

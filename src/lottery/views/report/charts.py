@@ -247,7 +247,7 @@ def training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> l
         chart.by_level = [[] for _ in levels]
         chart.says_by_level = [f"{chart.title} against training iteration at level {level}." for level in levels]
         for s, history in histories:
-            networks: Any = history.groupby(["branch", "level"], sort=False)
+            networks: Any = history.dropna(subset=[column]).groupby(["branch", "level"], sort=False)
             for (branch, level), part in networks:
                 drawn = chart.by_level[levels.index(level)]
                 drawn += [_curve(s, one, m, column, every, arrays) for _, one in part.groupby(["replicate", "draw"])]

@@ -27,7 +27,7 @@ from lottery.analysis.progress import time_left
 from lottery.errors import LotteryError
 from lottery.runs.rows import Place
 from lottery.runs.store import Run, write
-from lottery.spec import PRESETS, Spec
+from lottery.spec import PRESETS, OwnLoop, Spec
 from lottery.views.measures import (
     COMPARED,
     LETTERS,
@@ -37,6 +37,7 @@ from lottery.views.measures import (
     Verdicts,
     differing,
     measure,
+    own_columns,
     rules,
     run_labels,
     run_settings,
@@ -103,6 +104,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     compared = [
         name for name in COMPARED if any(_compares(v, name) for by_branch in judged for v in by_branch.values())
     ]
+    columns = [*TABLE, *dict.fromkeys(name for s in finished for name in own_columns(s.levels))]
     levels = sorted({int(level) for s in finished for level in s.levels["level"]})
     arrays = Arrays()
     overview = [charts.against_density(finished, levels, *chart) for chart in charts.OVERVIEW.items()]
@@ -150,11 +152,11 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
         level=levels.index(finished[0].answer.level) if finished else 0,
         headings=[
             *("branch", "level"),
-            *(measure(column).axis for column in ("density", *TABLE)),
+            *(measure(column).axis for column in ("density", *columns)),
             *(COMPARED[name].axis for name in compared),
             "verdict",
         ],
-        table=[row for s, found in zip(finished, judged, strict=True) for row in _table(s, found, compared)],
+        table=[row for s, found in zip(finished, judged, strict=True) for row in _table(s, found, columns, compared)],
         rules=[
             f"{s.letter}: {rule}" if s.letter else rule
             for s, found in zip(finished, judged, strict=True)
@@ -163,7 +165,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
         ],
         claims=claims,
         differing=[
-            (setting_label(name), [setting_value(each[name]) for each in settings]) for name in differing(settings)
+            (setting_label(name), [setting_value(each.get(name, "–")) for each in settings]) for name in differing(settings)
         ],
         provenance=[_provenance(s) for s in shown],
         data=Markup(_json(data)),
@@ -175,6 +177,8 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
 
 def describe(spec: Spec) -> str:
     """What was trained, for a heading."""
+    if isinstance(spec, OwnLoop):
+        return spec.title
     return f"{spec.model.name} on {spec.data.name}, {number_of(spec.recipe.iterations, 'iteration')} a level"
 
 
@@ -247,7 +251,8 @@ def _saved(s: Shown) -> str:
     dense = seconds[s.levels["level"] == 0].mean()
     words = f"{s.letter}: " if s.letter else ""
     words += f"{len(seconds)} networks were trained in {duration(seconds.sum())}"
-    if np.isnan(dense) or len(seconds) == (s.levels["level"] == 0).sum():
+    own = isinstance(s.run.spec, OwnLoop)  # dense as masked, it trains at the same cost
+    if np.isnan(dense) or own or len(seconds) == (s.levels["level"] == 0).sum():
         return words + "."
     whole = dense * len(seconds)
     saved = 1 - seconds.sum() / whole
@@ -279,7 +284,9 @@ def _compares(found: Verdicts, name: str) -> bool:
     return any(name in row.compared for row in found.rows)
 
 
-def _table(s: Shown, judged: Mapping[str, Verdicts], compared: Sequence[str]) -> list[dict[str, Any]]:
+def _table(
+    s: Shown, judged: Mapping[str, Verdicts], columns: Sequence[str], compared: Sequence[str]
+) -> list[dict[str, Any]]:
     """One row per branch and level, the dense network once: means, lowest and highest replicate, what verdicts rest
     on, and the verdict."""
     by_level = {branch: {row.level: row for row in found.rows} for branch, found in judged.items()}
@@ -298,7 +305,7 @@ def _table(s: Shown, judged: Mapping[str, Verdicts], compared: Sequence[str]) ->
             ],
             **_verdict(judged[row.branch].name, by_level[row.branch].get(row.level)),
         }
-        for row in table(s.levels, TABLE)
+        for row in table(s.levels.reindex(columns=s.levels.columns.union(columns, sort=False)), columns)
         if row.level or row.branch == trunk_of(s.levels)
     ]
 
@@ -350,12 +357,10 @@ def _provenance(s: Shown) -> dict[str, Any]:
     return {
         "name": run.path.name,
         "letter": s.letter,
-        "command": command(spec, run.info["engine"], run.info["device"]),
+        "command": _command(run),
         "facts": [
-            ("Network", f"{spec.model.name}, initial weights {spec.model.init}"),
-            ("Data", f"{spec.data.name}, inputs scaled by {spec.data.scaling}, {spec.data.validation:,} held out"),
+            *_made_of(run),
             ("Seeds", _seeds(spec)),
-            ("Engine", f"{run.info['engine']} on {run.info['device']}"),
             ("Machine", f"{last.get('processor', '?')}, {last.get('cores', '?')} cores, {last.get('platform', '?')}"),
             ("Versions", ", ".join(f"{n} {v}" for n, v in _versions(last).items())),
         ],
@@ -375,6 +380,24 @@ def _provenance(s: Shown) -> dict[str, Any]:
             for session in run.info["sessions"]
         ],
     }
+
+
+def _command(run: Run) -> str:
+    """What makes the run again; of a loop of one's own the script, which is only known to its sessions."""
+    if isinstance(run.spec, OwnLoop):
+        return f"# trained by {run.spec.title}"
+    return command(run.spec, run.info["engine"], run.info["device"])
+
+
+def _made_of(run: Run) -> list[tuple[str, str]]:
+    spec = run.spec
+    if isinstance(spec, OwnLoop):
+        return [("Training", spec.title)]
+    return [
+        ("Network", f"{spec.model.name}, initial weights {spec.model.init}"),
+        ("Data", f"{spec.data.name}, inputs scaled by {spec.data.scaling}, {spec.data.validation:,} held out"),
+        ("Engine", f"{run.info['engine']} on {run.info['device']}"),
+    ]
 
 
 def _seeds(spec: Spec) -> str:
