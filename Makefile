@@ -1,6 +1,7 @@
 # Everything a new machine needs: Python 3.11 and a package index.
 #   make run    install what running needs, then the quickstart experiment
 #   make test   install the test tools as well, then lint, types and tests
+#   make integrations  install Hugging Face's and Lightning's libraries too, then train through their loops
 #   make faults the slow proofs: disk errors, flipped bits, a hundred kills: several minutes
 
 export PIP_CONSTRAINT := constraints.txt
@@ -10,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test faults lint
+.PHONY: setup run test integrations faults lint
 
 setup: .venv/.dev
 
@@ -26,12 +27,21 @@ setup: .venv/.dev
 	$(BIN)/python -m pip check
 	touch $@
 
+.venv/.integrations: .venv/.dev
+	@echo "== installing what the integrations need"
+	$(BIN)/python -m pip install -q -e ".[hf,lightning]"
+	$(BIN)/python -m pip check
+	touch $@
+
 run: .venv/.run
 	@echo "== lottery run quickstart: 330 small networks, about a minute on two cores"
 	$(BIN)/lottery run quickstart
 
 test: lint
 	$(BIN)/pytest
+
+integrations: .venv/.integrations
+	$(BIN)/pytest -o addopts="-q -rs" --timeout 600 tests/integrations
 
 faults: .venv/.dev
 	$(BIN)/pytest -o addopts="-n 2 -q -s" --timeout 3600 tests/faults

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> torch.Tensor:
 
 def accuracy(model: nn.Module) -> torch.Tensor:
     model.eval()
-    return (model(X).argmax(1) == Y).double().mean()
+    right: torch.Tensor = (model(X).argmax(1) == Y).double().mean()
+    return right
 
 
 def plain(level: Level, iterations: int = 5) -> None:
@@ -84,13 +86,18 @@ def through_steps(level: Level, total: int = 12, die: int | None = None, schedul
         schedule.step()
         if i == die:
             raise Killed
-        level.log(i + 1, train_loss=loss, validation_loss=loss + i, noise=random.random() + np.random.rand())
+        level.log(i + 1, train_loss=loss, validation_loss=loss + i, noise=random.random() + np.random.rand())  # noqa: NPY002
         level.record(rate=schedule.get_last_lr()[0])
     level.record(test_accuracy=accuracy(level.model))
 
 
 def tickets(path: Path, **settings: Any) -> Iterator[Level]:
     return lottery.tickets(Net, path, **{"levels": 2, "rate": 0.5} | settings)
+
+
+def train(levels: Iterator[Level], body: Callable[[Level], Any]) -> None:
+    for level in levels:
+        body(level)
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -128,7 +135,7 @@ def test_levels_are_those_of_the_loop_and_masks_hold(tmp_path: Path) -> None:
             for name, w in apply(dense.start, saved.masks).items():
                 assert saved.start[name].tobytes() == w.tobytes()
 
-    def train(number: int, start: Any) -> Any:
+    def read(number: int, start: Any) -> Any:
         return run.load("rewind", 0, number).trained
 
     def prune(level: Any) -> Any:
@@ -138,11 +145,11 @@ def test_levels_are_those_of_the_loop_and_masks_hold(tmp_path: Path) -> None:
             assert np.abs(level.trained[name][mask]).min() >= lowest[len(lowest) - np.count_nonzero(mask)]
         return following
 
-    assert len(list(loop_levels(dense.start, run.network.prunable, 2, STARTS["rewind"].start, train, prune))) == 3
+    assert len(list(loop_levels(dense.start, run.network.prunable, 2, STARTS["rewind"].start, read, prune))) == 3
     first, second = run.load("rewind", 0, 0).start, run.load("rewind", 1, 0).start
     assert not np.array_equal(first["first.weight"], second["first.weight"])
     drawn = [run.load("reinit", 0, 1, draw).start["first.weight"] for draw in (0, 1)]
-    assert not np.array_equal(*drawn)
+    assert not np.array_equal(drawn[0], drawn[1])
     other = run.load("continue", 0, 1).start["norm.running_mean"]
     assert other.tobytes() == dense.trained["norm.running_mean"].tobytes()
 
@@ -155,7 +162,7 @@ def test_what_is_finished_is_not_given_again_and_ends_in_the_same_bytes(tmp_path
         for i, level in enumerate(tickets(tmp_path / "parts", replicates=2, branches=("reinit",))):
             given.append((level.branch, level.replicate, level.number))
             if i == number:
-                _ = random.random(), np.random.rand(), torch.rand(7)  # of no matter to what is trained later
+                _ = random.random(), np.random.rand(), torch.rand(7)  # noqa: NPY002  of no matter to what is trained later
                 break
             plain(level)
     assert len(given) == 10 + 3
@@ -195,7 +202,7 @@ def test_a_level_goes_on_where_it_was_killed_with_the_same_bytes(tmp_path: Path,
                 through_steps(level, die=die, scheduler=scheduler)
         except Killed:
             assert begun == 0
-            assert (tmp_path / "parts/rewind/replicate-0/level-00.partial").exists() == (die > 1)
+            assert (tmp_path / "parts/rewind/replicate-0/level-00.partial").exists() == (die not in (0, 1))
     assert content(tmp_path / "whole") == content(tmp_path / "parts")
     history = lottery.open_run(tmp_path / "parts").history(level=1)
     assert list(history["iteration"]) == list(range(1, 13))
@@ -337,7 +344,7 @@ def test_optimizers_and_schedules_come_back_as_they_were() -> None:
             lr.SequentialLR(optimizer, parts, [3]),
         ]
         for each in (optimizer, *schedules, torch.amp.GradScaler("cpu")):
-            state: Any = each.state_dict()  # type: ignore[attr-defined]
+            state: Any = each.state_dict()
             assert repr(states.decode(states.encode(state, "it"))) == repr(state)
 
 
@@ -351,7 +358,7 @@ def bad_levels() -> dict[str, tuple[Callable[[Level], Any], str]]:
 
     def infinite(level: Level) -> None:
         plain(level)
-        level.model.last.bias.data[0] = float("inf")  # type: ignore[union-attr, operator, index]
+        level.model.last.bias.data[0] = float("inf")  # type: ignore[union-attr, operator]
 
     def unmasked(level: Level) -> None:
         plain(level)
@@ -360,6 +367,10 @@ def bad_levels() -> dict[str, tuple[Callable[[Level], Any], str]]:
     def renamed(level: Level) -> None:
         plain(level)
         level.model.more = nn.Linear(2, 2)
+
+    def back(level: Level) -> None:
+        level.log(2, a=1)
+        level.log(1, a=1)
 
     return {
         "never": (never, "no optimizer stepped level.model, so nothing was saved"),
@@ -376,7 +387,7 @@ def bad_levels() -> dict[str, tuple[Callable[[Level], Any], str]]:
             lambda level: level.record(early_stop_iteration=5),
             "early stops follow from log(iteration, validation_loss=...)",
         ),
-        "back": (lambda level: (level.log(2, a=1), level.log(1, a=1)), "log(1, ...) after log(2, ...)"),
+        "back": (back, "log(1, ...) after log(2, ...)"),
         "log": (lambda level: level.log(1.5, a=1), "log: iteration = 1.5: must be a whole number"),  # type: ignore[arg-type]
         "logged": (lambda level: level.log(1, test_accuracy=50), "must be a fraction in [0, 1]"),
         "total": (lambda level: level.steps(0), "steps: total = 0: must be a whole number, at least 1"),
@@ -404,8 +415,7 @@ def test_a_level_that_should_not_be_saved_is_refused_in_one_line_and_nothing_is_
     before = content(tmp_path)
     assert before
     with pytest.raises(LotteryError) as error:
-        for level in tickets(tmp_path):
-            body(level)
+        train(tickets(tmp_path), body)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
     assert content(tmp_path) == before
@@ -455,23 +465,17 @@ def test_bad_settings_are_refused_before_any_work(
 
 
 def test_a_rewinding_point_needs_steps(tmp_path: Path) -> None:
-    with pytest.raises(LotteryError, match="was not trained through level.steps"):
-        for level in tickets(tmp_path, rewind_to=3):
-            plain(level)
+    with pytest.raises(LotteryError, match=r"was not trained through level\.steps"):
+        train(tickets(tmp_path, rewind_to=3), plain)
     with pytest.raises(LotteryError, match=r"steps\(3\): must be more than rewind_to = 3"):
-        for level in tickets(tmp_path, rewind_to=3):
-            through_steps(level, total=3)
+        train(tickets(tmp_path, rewind_to=3), partial(through_steps, total=3))
 
 
 def test_what_takes_part_must_be_the_same_when_a_level_goes_on(tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        for level in tickets(tmp_path):
-            through_steps(level, die=5)
-    with pytest.raises(
-        LotteryError, match="steps was given nothing, but .*partial was kept with Adam, CosineAnnealingLR"
-    ):
-        for level in tickets(tmp_path):
-            level.steps(12)
+        train(tickets(tmp_path), partial(through_steps, die=5))
+    with pytest.raises(LotteryError, match=r"given nothing, but .*partial was kept with Adam, CosineAnnealingLR"):
+        train(tickets(tmp_path), lambda level: level.steps(12))
 
 
 def test_two_at_once_and_a_run_of_lottery_run_are_refused(tmp_path: Path, tiny: Spec) -> None:

@@ -229,7 +229,11 @@ class Level:
             if i == keep:
                 self._early = Moment(i, get_weights(self.model), self._states(stateful))
             if i < total and (checkpoint.due() if every is None else i % every == 0):
-                kept = {"stateful": self._state_dicts(stateful), "random": _random(), "types": _types(stateful)}
+                kept: dict[str, Any] = {
+                    "stateful": self._state_dicts(stateful),
+                    "random": _random(),
+                    "types": _types(stateful),
+                }
                 kept |= {"logged": self._logged, "recorded": self._recorded, "steps": self._held.steps}
                 moment = Moment(i, get_weights(self.model), states.encode(kept, "level"))
                 early = None if self.number else self._early
@@ -241,7 +245,7 @@ class Level:
         if kept["types"] != (types := _types(stateful)):
             raise LotteryError(
                 f"steps was given {', '.join(types) or 'nothing'}, but {path} was kept with "
-                f"{', '.join(kept['types']) or 'nothing'}: give the same, or move that file away to begin the level anew"
+                f"{', '.join(kept['types']) or 'nothing'}: give the same, or move that file away"
             )
         set_weights(self.model, partial.moment.weights)
         for each, state in zip(stateful, kept["stateful"], strict=True):
@@ -284,8 +288,8 @@ class Level:
         place = self._place
         if not self._held.steps:
             raise LotteryError(
-                f"{place}: no optimizer stepped level.model, so nothing was saved: train it itself and not a copy, with "
-                "an optimizer of torch.optim over level.model.parameters()"
+                f"{place}: no optimizer stepped level.model, so nothing was saved: train it, and not a copy, with an "
+                "optimizer of torch.optim over level.model.parameters()"
             )
         if self._held.untrained >= set(self.masks):
             raise LotteryError(
@@ -294,9 +298,7 @@ class Level:
         try:
             trained = get_weights(self.model)
         except TypeError as error:
-            raise LotteryError(
-                f"{place}: nothing was saved: a tensor of level.model is no array now: {error}"
-            ) from None
+            raise LotteryError(f"{place}: a tensor of level.model is no array now ({error}); nothing saved") from None
         there, here = ({n: (a.shape, a.dtype) for n, a in w.items()} for w in (self._start.weights, trained))
         if changed := [name for name in there | here if there.get(name) != here.get(name)]:
             raise LotteryError(f"{place}: {changed[0]} of level.model has changed its name or shape; nothing was saved")

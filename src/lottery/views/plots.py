@@ -474,8 +474,8 @@ def training(run: Run, level: int | None = None, column: str = "validation_loss"
         logged = ~np.isnan(values[column])
         ax.plot(values["iteration"][logged], shown.factor * values[column][logged], color=ink, linewidth=1, label=label)
         if chosen and stop and getattr(row, stop) is not None:
-            y = shown.factor * getattr(row, stop)
-            ax.plot(row.early_stop_iteration, y, "o", color=ink, markerfacecolor="white")
+            x, y = row.early_stop_iteration or 0, shown.factor * getattr(row, stop)
+            ax.plot(x, y, "o", color=ink, markerfacecolor="white")
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_minor_locator(NullLocator())

@@ -305,7 +305,7 @@ def _table(
             ],
             **_verdict(judged[row.branch].name, by_level[row.branch].get(row.level)),
         }
-        for row in table(s.levels.reindex(columns=s.levels.columns.union(columns, sort=False)), columns)
+        for row in table(s.levels.reindex(columns=[*dict.fromkeys([*s.levels.columns, *columns])]), columns)
         if row.level or row.branch == trunk_of(s.levels)
     ]
 
