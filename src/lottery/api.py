@@ -123,6 +123,8 @@ def run(
     if log:
         trackers.LOGS[log](made)
     return made
+
+
 def tickets(
     factory: "Callable[[], nn.Module]",
     path: Path | str,

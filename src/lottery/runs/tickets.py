@@ -201,8 +201,8 @@ class Level:
         self._states(stateful)  # what cannot be kept is told before anything is trained
         checkpoint = LevelCheckpoint(self._run, self._place, self._start)
         begin, numbers = self.first, None
-        if partial := checkpoint.read():
-            begin, numbers = partial.moment.iteration, self._resume(partial, stateful, checkpoint.path)
+        if kept := checkpoint.read():
+            begin, numbers = kept.moment.iteration, self._resume(kept, stateful, checkpoint.path)
             if begin >= total:
                 raise LotteryError(f"steps({total}): {checkpoint.path} was kept at iteration {begin}; give more")
         elif self.first and self._early:

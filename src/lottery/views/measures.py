@@ -361,7 +361,10 @@ def run_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     names = differing(settings)
     names = [name for name in names if name not in EXTENT] or names
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [", ".join(f"{setting_label(n)} {setting_value(each.get(n, "–"))}" for n in names[:3]) + more for each in settings]
+    return [
+        ", ".join(f"{setting_label(n)} {setting_value(each.get(n, '–'))}" for n in names[:3]) + more
+        for each in settings
+    ]
 
 
 LETTERS = "ABCDEF"

@@ -165,7 +165,8 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
         ],
         claims=claims,
         differing=[
-            (setting_label(name), [setting_value(each.get(name, "–")) for each in settings]) for name in differing(settings)
+            (setting_label(name), [setting_value(each.get(name, "–")) for each in settings])
+            for name in differing(settings)
         ],
         provenance=[_provenance(s) for s in shown],
         data=Markup(_json(data)),
