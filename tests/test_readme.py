@@ -23,6 +23,12 @@ def test_python_in_the_readme_runs(code: str, tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout
+    printed = [
+        text
+        for page in PAGES
+        for text in re.findall(re.escape(code) + r"```\n\nprints\n\n```\n(.*?)```", page, re.DOTALL)
+    ]
+    assert all(line in result.stdout for text in printed for line in text.splitlines() if "..." not in line)
 
 
 def test_files_that_the_readme_names_exist() -> None:

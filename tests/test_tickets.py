@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
 import lottery
-from lottery import LotteryError
+from lottery import LotteryError, notebook
 from lottery.analysis.answer import answer_of
 from lottery.cli import main
 from lottery.loop import levels as loop_levels
@@ -534,6 +534,42 @@ def test_every_view_of_it_works(finished: Path, capsys: pytest.CaptureFixture[st
     assert "only its own script can train it, so run that again" in capsys.readouterr().err
     with pytest.raises(LotteryError, match="only its own script can train it"):
         lottery.run(run.spec)
+
+
+def test_rounds_of_a_loop_by_hand_are_kept_as_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Small(notebook.Maskable):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Net()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.net(x)
+            return logits
+
+    model, batches, path = Small(), [(X[:100], Y[:100]), (X[100:], Y[100:])], tmp_path / "run"
+    theta_0, masks = model.get_weights_as_dict(), notebook.create_initial_masks(model)
+    for number in range(3):
+        model.set_weights_from_dict(theta_0)
+        model.apply_mask(masks)
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+        what = (model, batches, batches, nn.CrossEntropyLoss(), optimizer, 6, "cpu", masks, 3)
+        results = notebook.train_iterations(*what, verbose=False)
+        for _ in range(2):  # a cell that is run again
+            run = notebook.keep(path, number, results, masks, model, theta_0)
+        saved = run.load("rewind", 0, number)
+        assert all(saved.start[n].tobytes() == w.tobytes() for n, w in apply(theta_0, masks).items())
+        assert all(saved.trained[n].tobytes() == w.tobytes() for n, w in model.get_weights_as_dict().items())
+        assert saved.row.test_accuracy == pytest.approx(results["final_test_acc"] / 100)
+        assert list(saved.history["iteration"]) == [3, 6]
+        masks = notebook.prune_by_percent(dict.fromkeys(masks, 0.5), masks, model.get_weights_as_dict())
+    with pytest.raises(LotteryError, match=r"pruned weights of net\.first\.weight are not 0"):
+        notebook.keep(path, 3, results, masks, model, theta_0)
+    model.apply_mask(masks)
+    with pytest.raises(LotteryError, match="has a round 2 already, with other weights"):
+        notebook.keep(path, 2, results, masks, model, theta_0)
+    assert "pruning" not in run.info["spec"]
+    assert main(["report", str(path)]) == 0, capsys.readouterr().err
+    assert main(["verify", str(path)]) == 0, capsys.readouterr().out
 
 
 def test_a_run_without_accuracies_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,11 +18,15 @@ from torch import Tensor, nn
 from lottery import models
 from lottery.criteria import Evidence, magnitude
 from lottery.data import load, split
-from lottery.errors import LotteryError
-from lottery.masks import Masks, Weights, density, select
-from lottery.models.torch import check_shapes, get_weights, prunable, set_weights
+from lottery.engines import history
+from lottery.errors import LotteryError, check_type
+from lottery.masks import Masks, Weights, apply, check_applied, density, select
+from lottery.models.torch import check_shapes, described_as_it_is, get_weights, prunable, set_weights
+from lottery.runs import store, tickets
+from lottery.runs.rows import Place
+from lottery.runs.store import Run, SavedLevel
 from lottery.seeds import Key, stream
-from lottery.spec import Model
+from lottery.spec import Model, OwnLoop
 
 Loader = Iterable[Any]
 """Gives batches (images, labels): a DataLoader, a list of pairs of tensors, an object with __iter__. Iterated anew for
@@ -284,6 +288,62 @@ def train_iterations(
         "final_test_loss": test_losses[-1],
         "final_test_acc": test_accs[-1],
     }
+
+
+def keep(
+    path: Path | str, number: int, results: History, masks: Masks, model: nn.Module, initial: Mapping[str, np.ndarray]
+) -> Run:
+    """Keeps a round of a loop by hand as a level of a run, which `lottery report` and all other views show.
+
+    Call it for each round, before the masks are pruned. A round that is there already, trained to the same weights, is
+    left as it is.
+
+    Args:
+        path: of the run's folder.
+        number: of the round; 0 is the dense network.
+        results: what `train_iterations` returned.
+        masks: name -> boolean array, True = kept: those that the round trained with.
+        model: as it is after training.
+        initial: θ₀, name -> array, every tensor.
+
+    Returns:
+        The run.
+
+    Raises:
+        LotteryError: for weights that are not masked or not finite, tensors that don't fit, a run that is in use, is of
+            another network, or has another round of that number.
+    """
+    check_type("path", path, Path)
+    check_type("number", number, int)
+    kept, trained, path = _boolean(masks), get_weights(model), Path(path)
+    shapes = {name: weight.shape for name, weight in trained.items()}
+    check_shapes("initial", initial, shapes)
+    check_shapes("masks", kept, shapes)
+    if missing := [name for name in trained if name not in initial]:
+        raise LotteryError(f"initial lacks {', '.join(missing)}: give θ₀ of every tensor, biases too")
+    check_applied(trained, kept)
+    for name, weight in trained.items():
+        if not np.isfinite(weight).all():
+            raise LotteryError(f"trained {name} is not finite; nothing was kept")
+    patterns = () if set(kept) == set(prunable(model)) else tuple(kept)
+    spec = OwnLoop(factory=type(model).__name__, prunable=patterns, levels=number)
+    network = described_as_it_is(model, patterns)
+    columns = ("iteration", "train_loss", "test_loss", "test_acc")
+    rows = list(zip(*(results[column] for column in columns), strict=True))  # type: ignore[literal-required]
+    nan = float("nan")
+    found = history.from_rows([(at, loss, nan, nan, test, right / 100) for at, loss, test, right in rows])
+    with store.lock(path):
+        run = tickets.begin(path, spec, network)
+        place = Place(spec.start, 0, number)
+        if run.has(place):
+            if any(run.read(place).trained[name].tobytes() != weight.tobytes() for name, weight in trained.items()):
+                raise LotteryError(f"{path} has a round {number} already, with other weights: give another path")
+            return run
+        row = tickets.to_row(place, results["iteration"][-1], kept, found, {}, None)
+        start = apply({name: np.asarray(initial[name], trained[name].dtype) for name in trained}, kept)
+        run.save(SavedLevel(start, kept, trained, found, row))
+        run.write_table()
+    return run
 
 
 class _Tally:

@@ -60,7 +60,9 @@ def _settings(part: Any) -> dict[str, Any]:
 
 def _check_types(part: Any, prefix: str = "") -> None:
     for name, kind in _settings(part.__class__).items():
-        check_type(prefix + name, getattr(part, name), kind)
+        value = getattr(part, name)
+        if value is not None or getattr(part.__class__, name, "") is not None:  # else absent, as it is by default
+            check_type(prefix + name, value, kind)
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,12 @@ def described(build: Build, inputs: tuple[int, ...], patterns: Sequence[str] = (
     return Network(tensors, inputs, build=build, draw=partial(_draw, build, tensors, patterns))
 
 
+def described_as_it_is(module: nn.Module, patterns: Sequence[str]) -> Network:
+    """The description of a network that is there; nothing makes or draws another. The arguments and what is raised are
+    as in `described`."""
+    return Network(_tensors(module, patterns), ())
+
+
 def _draw(build: Build, tensors: dict[str, Tensor], patterns: Sequence[str], rng: np.random.Generator) -> Weights:
     """The state of a new network, under a torch seed from `rng`."""
     module = built(build, int(rng.integers(2**63)))
