@@ -22,8 +22,12 @@ class Classifier(lightning.LightningModule):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
 
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layers(x)
+        return logits
+
     def training_step(self, batch: list[Tensor], index: int) -> Tensor:
-        return nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=2e-3)
@@ -43,7 +47,7 @@ def main() -> None:
         )
         trainer.fit(level.model, loader)
         with torch.no_grad():
-            accuracy = (level.model.layers(images[1400:]).argmax(1) == labels[1400:]).float().mean()
+            accuracy = (level.model(images[1400:]).argmax(1) == labels[1400:]).float().mean()
         level.record(test_accuracy=accuracy)
         print(f"level {level.number}: {100 * level.density:.1f} % of the weights, {100 * accuracy:.1f} % right")
 

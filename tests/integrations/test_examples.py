@@ -18,9 +18,10 @@ import os, runpy, sys
 from itertools import count
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+folder, last, script = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 steps = count(1)
-register_optimizer_step_post_hook(lambda *_: next(steps) == int(sys.argv[2]) and os.kill(os.getpid(), 9))
-script, sys.argv[1:] = sys.argv[3], [sys.argv[1]]
+register_optimizer_step_post_hook(lambda *_: next(steps) == last and os.kill(os.getpid(), 9))
+sys.argv[1:] = [folder]
 runpy.run_path(script, run_name="__main__")
 """
 """Runs a script until that step of an optimizer, and kills itself there."""
