@@ -70,7 +70,7 @@ def chosen(spec: Spec, kind: type, name: str, choice: str) -> Spec:
     values: dict[str, Any] = {name: choice}
     if kind is lottery.Model and name == "name":
         values["hidden"] = (5, 4) if choice == "mlp" else ()
-    if choice == "lr_rewind":
+    if choice in ("lr_rewind", "saved"):
         values["rewind_to"] = 3
     if choice == "milestones":
         values["milestones"] = (3,)
@@ -172,9 +172,16 @@ def help_of(*words: str) -> str:
 def test_help_is_short_and_help_all_is_whole() -> None:
     short, whole = help_of("run", "--help"), help_of("run", "quickstart", "--help-all")
     assert len(short.splitlines()) < 80
-    for part in ("--name", "--branches", "--recipe.iterations", "{mnist,fashion-mnist,kmnist,mnist-5k}", "examples:"):
+    for part in ("--name", "--branches", "--recipe.iterations", "--use", "{mnist,fashion-mnist,", "examples:"):
         assert part in short
-    for part in ("--margin", "--recipe.momentum", "--pruning.layer-rates", "--start {rewind,", "{auto,sparse,torch}"):
+    for part in (
+        "--margin",
+        "--recipe.momentum",
+        "--pruning.layer-rates",
+        "--start {rewind,",
+        "{auto,sparse,torch}",
+        "{adam,adamw,sgd}",
+    ):
         assert part in whole
     assert "--recipe.momentum" not in short
     assert "(default: 1000)" in whole  # the preset's

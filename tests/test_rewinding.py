@@ -374,7 +374,7 @@ def test_a_share_of_the_iterations_is_those_iterations(late: Spec) -> None:
         ('data_order = "random"', "data_order = 'random': use level or dense"),
         ('start = "lr_rewind"', "start = 'lr_rewind': needs a rewind_to above 0: at 0 it is continue"),
         ('branches = ["lr_rewind"]', "branches = 'lr_rewind': needs a rewind_to above 0"),
-        ('[recipe]\nschedule = "linear"', "recipe.schedule = 'linear': use constant, milestones, cosine"),
+        ('[recipe]\nschedule = "linear"', "recipe.schedule = 'linear': use constant, milestones or cosine"),
         ('[recipe]\nschedule = "milestones"', "recipe.milestones = (): give the iterations"),
         ('[recipe]\nschedule = "milestones"\nmilestones = [9, 5]', "recipe.milestones = (9, 5): must rise"),
         ('[recipe]\nschedule = "milestones"\nmilestones = [5, 5]', "recipe.milestones = (5, 5): must rise"),

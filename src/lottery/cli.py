@@ -29,7 +29,20 @@ from lottery.engines import ENGINES
 from lottery.errors import LotteryError, line, shown
 from lottery.fields import texts
 from lottery.runs import code, experiment, store, trackers, verify
-from lottery.spec import SCHEDULES, Data, Model, Pruning, Recipe, Spec, flatten, load
+from lottery.spec import (
+    DATA_ORDERS,
+    OPTIMIZER_STATES,
+    OPTIMIZERS,
+    SCHEDULES,
+    SCOPES,
+    Data,
+    Model,
+    Pruning,
+    Recipe,
+    Spec,
+    flatten,
+    load,
+)
 from lottery.starts import STARTS
 from lottery.views import terminal
 from lottery.words import number_of
@@ -39,15 +52,19 @@ CHOICES: dict[tuple[type, str], Iterable[str]] = {
     (Data, "scaling"): SCALINGS,
     (Model, "name"): models.MODELS,
     (Model, "init"): models.INITS,
+    (Recipe, "optimizer"): OPTIMIZERS,
     (Recipe, "schedule"): SCHEDULES,
     (Pruning, "criterion"): CRITERIA,
+    (Pruning, "scope"): SCOPES,
     (Spec, "start"): STARTS,
+    (Spec, "optimizer_state"): OPTIMIZER_STATES,
+    (Spec, "data_order"): DATA_ORDERS,
 }
-"""Settings that are names, which registries have: --help shows those. Other names are refused as everywhere."""
+"""Settings that are names: --help shows all of them, and a shell completes them."""
 
 OFTEN = {
     *((Data, "name"), (Model, "name"), (Recipe, "iterations"), (Recipe, "learning_rate"), (Pruning, "rate")),
-    *((Spec, "branches"), (Spec, "levels"), (Spec, "replicates"), (Spec, "seed")),
+    *((Spec, "branches"), (Spec, "levels"), (Spec, "replicates"), (Spec, "seed"), (Spec, "use")),
 }
 """Settings that `lottery run --help` shows; --help-all shows all."""
 
@@ -60,7 +77,8 @@ examples:
   lottery run lenet-mnist --iterations 10000 --replicates 10 --branches reinit
   lottery run quickstart --branches reinit:3 random_mask --name controls
   lottery run my.toml --data fashion-mnist
-A run that was stopped goes on with the same command. All settings: lottery run --help-all"""
+A run that was stopped goes on with the same command.
+All settings: lottery run --help-all"""
 
 SHORT = {"--data": "--data.name", "--iterations": "--recipe.iterations"}
 """Short names of settings, for `lottery run`."""

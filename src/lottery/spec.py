@@ -37,7 +37,11 @@ BETWEEN = 100_000_000
 PADDING = 1_000
 """Most pixels around an image."""
 
+OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "milestones", "cosine")
+SCOPES = ("layer", "global")
+OPTIMIZER_STATES = ("fresh", "saved")
+DATA_ORDERS = ("level", "dense")
 
 FILE = 20_000
 """Most bytes of a spec in TOML, some twenty times what one needs: the parser's time grows with their square."""
@@ -46,6 +50,10 @@ FILE = 20_000
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:
     if not condition:
         raise LotteryError(f"{name} = {shown(value)}: {remedy}")
+
+
+def _choose(value: str, name: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, name, value, f"use {', '.join(choices[:-1])} or {choices[-1]}")
 
 
 def _within(low: int, value: int, high: int, name: str) -> None:
@@ -173,8 +181,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check_types(self, "recipe.")
-        optimizers = ("adam", "adamw", "sgd")
-        _require(self.optimizer in optimizers, "recipe.optimizer", self.optimizer, "use adam, adamw or sgd")
+        _choose(self.optimizer, "recipe.optimizer", OPTIMIZERS)
         _require(self.learning_rate > 0, "recipe.learning_rate", self.learning_rate, "must be above 0 and finite")
         _require(0 <= self.momentum < 1, "recipe.momentum", self.momentum, "must be in [0, 1)")
         if self.optimizer != "sgd":
@@ -193,7 +200,7 @@ class Recipe:
 
     def _check_schedule(self) -> None:
         last, marks = self.iterations, self.milestones
-        _require(self.schedule in SCHEDULES, "recipe.schedule", self.schedule, f"use {', '.join(SCHEDULES)}")
+        _choose(self.schedule, "recipe.schedule", SCHEDULES)
         if self.schedule == "milestones":
             _require(marks != (), "recipe.milestones", marks, "give the iterations after which the rate falls")
             _require(list(marks) == sorted(set(marks)), "recipe.milestones", marks, "must rise: each iteration once")
@@ -227,7 +234,7 @@ class Pruning:
 
     def __post_init__(self) -> None:
         _check_types(self, "pruning.")
-        _require(self.scope in ("layer", "global"), "pruning.scope", self.scope, "use layer or global")
+        _choose(self.scope, "pruning.scope", SCOPES)
         _require(0 <= self.rate <= 1, "pruning.rate", self.rate, "must be in [0, 1]")
         for pattern, rate in self.layer_rates.items():
             name = f"pruning.layer_rates[{pattern!r}]"
@@ -299,9 +306,8 @@ class Spec:
     def _check_rewinding(self) -> None:
         last, k = self.recipe.iterations if self.recipe else ITERATIONS, self.rewound
         _require(0 <= k < last, "rewind_to", k, f"must be 0 or more, and below recipe.iterations = {last:,}")
-        states, orders = ("fresh", "saved"), ("level", "dense")
-        _require(self.optimizer_state in states, "optimizer_state", self.optimizer_state, "use fresh or saved")
-        _require(self.data_order in orders, "data_order", self.data_order, "use level or dense")
+        _choose(self.optimizer_state, "optimizer_state", OPTIMIZER_STATES)
+        _choose(self.data_order, "data_order", DATA_ORDERS)
         if not k:
             remedy = "there is none before the first iteration: set rewind_to above 0"
             _require(self.optimizer_state == "fresh", "optimizer_state", self.optimizer_state, remedy)
