@@ -456,9 +456,9 @@ def test_headings_and_cells_of_the_terminal(trunk: Run) -> None:
     assert re.split(r"  +", line.strip()) == [
         "1",
         "40.00",
-        "82 (70-101)",
-        "93.83 (92.00-96.00)",
-        "93.33 (91.50-95.50)",
+        "82 (70 to 101)",
+        "93.83 (92.00 to 96.00)",
+        "93.33 (91.50 to 95.50)",
         "13.0",
     ]
 

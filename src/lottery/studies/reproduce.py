@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from lottery.errors import LotteryError, known
 from lottery.runs import experiment
@@ -23,6 +21,7 @@ from lottery.runs.store import Run, write
 from lottery.spec import Spec
 from lottery.studies import STUDIES
 from lottery.studies.study import Panels, Results, Study
+from lottery.views.terminal import Part, Tables
 from lottery.words import number_of
 
 
@@ -145,12 +144,9 @@ def cost(chosen: Iterable[Spec], runs_dir: Path) -> Cost:
     return Cost(spent + missing, missing, expected > 0)
 
 
-def listing(study: str, iterations: int, replicates: int, runs_dir: Path) -> Table:
-    """What there is of a study (of all, if it has no name), and what it costs: a table for the terminal."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("item", "what it shows", "runs (branches)", "hours", "missing", "shared with"):
-        table.add_column(heading, justify="right" if heading in ("hours", "missing") else "left")
-    measured = False
+def listing(study: str, iterations: int, replicates: int, runs_dir: Path) -> Tables:
+    """What there is of a study (of all, if it has no name), and what it costs: a table of each for the terminal."""
+    parts, measured = [], False
 
     def hours(name: str, names: Iterable[str]) -> tuple[str, str]:
         nonlocal measured
@@ -159,26 +155,31 @@ def listing(study: str, iterations: int, replicates: int, runs_dir: Path) -> Tab
         return f"{estimate.total / 3600:.2g}", f"{estimate.missing / 3600:.2g}"
 
     for name in [study] if study else STUDIES:
-        table.add_row(f"[bold]{name}", "all but those marked *", "", *hours(name, choose(name, "")), "")
+        rows = [["", "all but those marked *", "", "", *hours(name, choose(name, ""))]]
         items = STUDIES[name].items
         labels = {item: _labels(specs(STUDIES[name], [item], iterations, replicates)) for item in items}
         for item, about in items.items():
             runs = list(labels[item].values())
-            table.add_row(
-                item if about.default else f"{item} *",
-                about.says,
-                ", ".join(runs) if len(runs) <= 3 else f"{len(runs)} runs, {runs[0]} to {runs[-1]}",
-                *hours(name, [item]),
-                ", ".join(other for other in items if other != item and labels[item].keys() & labels[other].keys()),
+            shared = (other for other in items if other != item and labels[item].keys() & labels[other].keys())
+            rows.append(
+                [
+                    item if about.default else f"{item} *",
+                    about.says,
+                    ", ".join(runs) if len(runs) <= 3 else f"{len(runs)} runs, {runs[0]} to {runs[-1]}",
+                    ", ".join(shared),
+                    *hours(name, [item]),
+                ]
             )
+        headings = ["item", "what it shows", "runs (branches)", "shared with", "hours", "missing"]
+        parts.append(Part(name, headings, [[[cell] for cell in row] for row in rows]))
     source = (
         "what finished levels took here" if measured else "what levels take on the machine of benchmarks/RESULTS.md"
     )
-    table.caption = (
+    caption = (
         f"{iterations:,} iterations a level, {number_of(replicates, 'replicate')}. Hours are of one core, and "
         f"estimates, from {source}; a run that items share is trained once. * only when asked for: --only ITEM"
     )
-    return table
+    return Tables("", parts, caption, left=4)
 
 
 def _labels(needed: Mapping[str, Spec]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What a run looks like in a terminal: bars while it works, plain lines where output is no terminal, tables after."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from lottery.analysis.listing import Entry
@@ -39,6 +39,9 @@ from lottery.views.measures import (
     table,
     verdicts,
 )
+
+NARROW = 70
+"""Columns below which bars leave out what can be guessed."""
 
 LINES = 100
 """Most lines of a log, about: one for each level, or where there are more of them one for each percent of the whole."""
@@ -68,10 +71,10 @@ class Display:
         """When the first evaluation came, in seconds, and what was done by then, in levels."""
         self.bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=None, table_column=Column(min_width=4, max_width=24)),  # names come first
             TextColumn("{task.fields[where]}"),
             TimeRemainingColumn(),
-            TextColumn("left"),
+            *([TextColumn("left")] if console.width >= NARROW else []),
             console=console,
             speed_estimate_period=120,
         )
@@ -154,7 +157,7 @@ class Display:
         self.bars.update(
             self.tasks[key],
             completed=level + event.done,
-            where=f"level {level}/{levels}  {100 * event.test_accuracy:.1f} %",
+            where=f"level {level}/{levels} {100 * event.test_accuracy:.1f} %",
             visible=not finished_branch,
         )
         if self.total is not None:
@@ -202,7 +205,7 @@ class Part:
 @dataclass(frozen=True)
 class Tables:
     """Tables below each other, their columns of one width. Where the console is too narrow for a line per row, what
-    qualifies a value stands below it; nothing is cut off."""
+    qualifies a value stands below it, and then the wider columns are made narrower; nothing is cut off."""
 
     title: str
     parts: Sequence[Part]
@@ -219,8 +222,11 @@ class Tables:
             excess = sum(widths) + GAP * (len(widths) - 1) - options.max_width
             if excess <= 0:
                 break
-        else:  # words are broken, but only in the widest column
-            widths[widths.index(max(widths))] -= min(excess, max(widths) - 1)
+        else:
+            words = _widths(parts, str.split)
+            for _ in range(excess):  # the widest go on below; words are broken where nothing else is left
+                i = max(range(len(widths)), key=lambda i: (widths[i] > words[i], widths[i]))
+                widths[i] = max(1, widths[i] - 1)
         if self.title:
             yield Text(self.title, style="italic")
         for part in parts:
@@ -255,12 +261,12 @@ def _written(cell: Cell, joined: str) -> Cell:
     return value, whole.removeprefix(value)
 
 
-def _widths(parts: Sequence[Part]) -> list[int]:
-    """Of each column, over all tables."""
+def _widths(parts: Sequence[Part], apart: Callable[[str], list[str]] = str.splitlines) -> list[int]:
+    """Of each column, over all tables: its widest line, or whatever its text is taken apart into."""
     columns = zip(
         *(part.headings for part in parts), *(map("".join, row) for part in parts for row in part.rows), strict=True
     )
-    return [max(cell_len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns]
+    return [max(cell_len(line) for cell in column for line in apart(cell) or [""]) for column in columns]
 
 
 def _heading(shown: Measure) -> str:
@@ -303,7 +309,7 @@ def level_table(run: Run) -> Tables:
             [
                 [str(row.level)],
                 [measure("density").text(row.density)],
-                *([c.mean, "-".join(c.spread)] if c.spread else [c.mean] for c in cells),
+                *([c.mean, " to ".join(c.spread)] if c.spread else [c.mean] for c in cells),
                 [seconds.mean],
             ]
         )
