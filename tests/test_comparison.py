@@ -20,6 +20,7 @@ from lottery.analysis.comparison import (
     Comparison,
     Contrast,
     Side,
+    basis,
     compare,
     contrast,
     controls,
@@ -281,7 +282,7 @@ def constant(*differences: float, replicates: int = 3) -> Contrast:
         (
             (-0.01, -0.01),
             "open",
-            "No difference in accuracy is shown between B and A: at all 2 levels the interval inc",
+            "No difference in accuracy is shown between B and A: at all 2 levels it is at most ",
         ),
     ],
 )
@@ -291,22 +292,24 @@ def test_the_headline_says_which_is_better_and_by_how_much(
     found = constant(*differences)
     said = headline(found, "B", "A")
     assert (said.word, said.headline[: len(beginning)]) == (word, beginning)
-    assert said.headline.endswith(" Three pairs of replicates; 95 % for all levels together.")
+    assert basis(found) == "Three pairs of replicates, 95 % for all levels together."
     if word in ("more", "less"):
         far = found.accuracy.iloc[found.accuracy["mean"].abs().argmax()]
         ends = sorted(abs(far[name]) for name in ("joint_low", "joint_high"))
-        numbers = [float(x) for x in re.findall(r"\(([\d.]+) to ([\d.]+)\)", said.headline)[0]]
+        numbers = [float(x) for x in re.findall(r"\(95 %: ([\d.]+) to ([\d.]+)\)", said.headline)[0]]
         assert numbers == pytest.approx(ends, abs=0.01)
         assert numbers[0] <= ends[0] <= ends[1] <= numbers[1]  # outwards
     if word == "open":
-        most = float(re.findall(r"more than ([\d.]+) points either way is ruled out", said.headline)[0])
+        most = float(re.findall(r"at most ([\d.]+) points either way \(95 %\)", said.headline)[0])
         assert 0 <= most - found.accuracy[["joint_low", "joint_high"]].abs().to_numpy().max() < 0.01
     if word == "both":
         assert "and less accurate at 1 of 3 levels (with 50 % of the weights)" in said.headline
 
 
 def test_what_cannot_be_told() -> None:
-    said = headline(constant(1.0, 2.0, replicates=1), "B", "A")
+    single = constant(1.0, 2.0, replicates=1)
+    said = headline(single, "B", "A")
+    assert basis(single) == ""
     assert said.headline == (
         "No verdict between B and A: one replicate cannot tell a difference from chance. With 50 % of the weights it "
         "is +2.00 points."
@@ -348,14 +351,12 @@ def test_details() -> None:
     stops = [[250.0, 255, 260], [500.0, 505, 510]]
     ours, theirs = (frame([[90.0 + r, 91.0] for r in range(3)], [[s, s] for s in stop]) for stop in stops)
     found = finding(Comparison(between(ours, theirs, True), pairing="Paired.", unmatched=(1, 2)), "B", "A")
-    assert found.details[0].startswith(
-        "Dense, B is 0.00 points (0.00 to 0.00, of this level alone) from A, in test acc"
-    )
-    assert found.details[1] == "Of 2 levels, each judged alone: 0 more accurate, 0 less, 2 undecided."
-    assert found.details[2].startswith(
-        "B stops earlier than A at all 2 levels, most clearly with 100 %: after 0.50 of its "
-    )
-    assert found.details[3:] == [
+    how, *details = found.details
+    assert how == "Three pairs of replicates, 95 % for all levels together."
+    assert details[0].startswith("Dense, B is 0.00 points (0.00 to 0.00, of this level alone) from A, in test acc")
+    assert details[1] == "Of 2 levels, each judged alone: 0 more accurate, 0 less, 2 undecided."
+    assert details[2].startswith("B stops earlier than A at all 2 levels, most clearly with 100 %: after 0.50 of its ")
+    assert details[3:] == [
         "Paired.",
         "1 level of B left out: the other run has none of that density.",
         "2 levels of A left out: the other run has none of that density.",
@@ -578,6 +579,6 @@ def test_two_real_runs(tiny: Spec, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "Tickets against their controls: A" in text
     assert "Tickets against their controls: B" not in text  # no other branch
     (ax,) = plots.controls(short).figure.axes
-    assert ax.get_legend_handles_labels()[1] == ["rewind − reinit"]
+    assert ax.get_legend_handles_labels()[1] == ["ticket − random reinitialisation"]
     with pytest.raises(plots.NothingToShow, match="no control to compare with"):
         plots.controls(other)

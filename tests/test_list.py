@@ -217,8 +217,8 @@ def test_a_list_loses_nothing(tmp_path: Path, width: int) -> None:
     assert "…" not in text
     whole = " ".join(text.split())
     for part in (
-        *("finished 4 of 4 matching down to 80 %", "first", "learning rate 0.0012"),
-        *("stopped 1 of 4", "slow third", "learning rate 0.0006", "[red]half the rate[/red]", "stopped 0 of 4"),
+        *("finished 4 of 4 matching down to 80 %", "first", "learning rate 1.2e-3"),
+        *("stopped 1 of 4", "slow third", "learning rate 6e-4", "[red]half the rate[/red]", "stopped 0 of 4"),
         *("damaged", "broken"),
     ):
         assert part in whole

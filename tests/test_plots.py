@@ -16,6 +16,7 @@ from lottery.errors import LotteryError
 from lottery.runs.store import Run
 from lottery.spec import Spec
 from lottery.views import measures, plots
+from lottery.words import BRANCHES
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_a_figure_says_what_it_shows_and_its_ticks_can_be_read(run: Run, name: s
     assert "mlp on mnist-5k" in of
     assert "replicate" in note
     legends = [legend for legend in (ax.get_legend(), *figure.legends) if legend]
-    assert not {text.get_text() for legend in legends for text in legend.get_texts()} & set(measures.BRANCHES)
+    assert not {text.get_text() for legend in legends for text in legend.get_texts()} & set(BRANCHES)
     for axis in (ax.xaxis, ax.yaxis) if ax.axison else ():
         low, high = sorted(axis.get_view_interval())
         ticks = [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]

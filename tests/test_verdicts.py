@@ -339,8 +339,8 @@ def test_the_answer_of_a_real_run() -> None:
         "The margin is 0.147 points: one standard error of an accuracy of 97.8 % on 10,000 test images.",
         "Tickets are less accurate than the dense network from 1.19 % of the weights down, by at least 0.09 points at "
         "every level.",
-        "Branch reinit is less accurate than the dense network from 4.47 % of the weights down, by at least 0.13 "
-        "points at every level.",
+        "Random reinitialisation is less accurate than the dense network from 4.47 % of the weights down, by at least "
+        "0.13 points at every level.",
     ]
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -462,6 +463,16 @@ def flatten(spec: Spec) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the settings in which not all of these are alike, in the order of the first.
+
+    Args:
+        settings: one or more as of `flatten`, all with the same names.
+    """
+    first, *others = settings
+    return [name for name in first if any(other[name] != first[name] for other in others)]
 
 
 LENET_RATES = {"fc3.weight": 0.1}  # the paper's: the output layer at half the rate of the others (Figure 2)

@@ -29,7 +29,7 @@ from lottery.analysis.verdicts import (
 from lottery.runs.rows import Place, wanted
 from lottery.runs.store import Run
 from lottery.spec import OwnLoop
-from lottery.words import number_of
+from lottery.words import branch_name, number_of
 
 
 @dataclass(frozen=True)
@@ -395,7 +395,8 @@ def _alone(case: _Case) -> str:
 def _behind(levels: pd.DataFrame, branch: str) -> Iterator[str]:
     """From where a branch is less accurate than the dense network at every level."""
     trunk = branch == trunk_of(levels)
-    name = "Tickets are" if trunk else f"Branch {branch} is"
+    called = branch_name(branch)
+    name = "Tickets are" if trunk else f"{called[:1].upper()}{called[1:]} is"
     behind = falls_behind(levels, branch)
     if behind:
         yield (

@@ -248,7 +248,8 @@ def finding(found: Comparison, ours: str, theirs: str) -> Finding:
     if found.contrast is None:
         return Finding("none", f"{ours} and {theirs} are shown side by side only: {found.obstacle}.", [])
     word, said, gist = headline(found.contrast, ours, theirs)
-    details = [*_details(found.contrast, ours, theirs), found.pairing, *_left_out(found, ours, theirs)]
+    rests_on = filter(None, [basis(found.contrast)])
+    details = [*rests_on, *_details(found.contrast, ours, theirs), found.pairing, *_left_out(found, ours, theirs)]
     if not found.complete:
         warning = "Not both runs are finished: what is still to come can change this."
         said, details = f"So far: {said}", [warning, *details]
@@ -300,7 +301,7 @@ def headline(found: Contrast, ours: str, theirs: str) -> Headline:
     """What is shown of accuracy for all levels together, in a sentence. Either side is called by these names."""
     table = found.accuracy
     if table.empty:
-        return Headline("none", f"{ours} and {theirs} have no replicate and level in common that could be compared.")
+        return Headline("none", f"No replicate and level that {ours} and {theirs} have in common could be compared.")
     if table["joint_low"].isna().all():
         row: Any = table.iloc[-1]
         few = "one replicate" if table["n"].max() == 1 else "fewer than two complete replicates"
@@ -313,7 +314,7 @@ def headline(found: Contrast, ours: str, theirs: str) -> Headline:
     table = table[table["joint_low"].notna()]
     ends = table[["joint_low", "joint_high"]]
     if (ends == 0).all(axis=None):
-        return Headline("same", f"{ours} and {theirs} are equally accurate to the last digit, at every level.")
+        return Headline("same", f"To the last digit, {ours} and {theirs} are equally accurate at every level.")
     more, less = table[table["joint_low"] > 0], table[table["joint_high"] < 0]
     parts = {
         word: f"at {_where(rows, table)}, most clearly {_clearest(rows)}"
@@ -324,13 +325,13 @@ def headline(found: Contrast, ours: str, theirs: str) -> Headline:
         most = f"{round_up(float(ends.abs().to_numpy().max()), 2):.2f} points"
         return Headline(
             "open",
-            f"No difference in accuracy is shown between {ours} and {theirs}: at {_all(table)} the interval includes "
-            f"0; more than {most} either way is ruled out. {_how(found)}",
+            f"No difference in accuracy is shown between {ours} and {theirs}: at {_all(table)} it is at most {most} "
+            "either way (95 %).",
             f"at most {most} apart",
         )
     said = " and ".join(f"{word} accurate {where}" for word, where in parts.items())
     word, gist = ("both", said) if len(parts) == 2 else next(iter(parts.items()))
-    return Headline(word, f"Compared with {theirs}, {ours} is {said}. {_how(found)}", gist)
+    return Headline(word, f"Compared with {theirs}, {ours} is {said}.", gist)
 
 
 def _all(table: pd.DataFrame) -> str:
@@ -355,17 +356,20 @@ def _clearest(rows: pd.DataFrame) -> str:
     digits = next((digits for digits in (2, 3, 4) if round_down(near.iloc[i], digits)), 6)
     return (
         f"with {share(rows['density'].iloc[i])}, by {sizes['mean'].iloc[i]:.2f} points "
-        f"({round_down(near.iloc[i], digits):.{digits}f} to {round_up(far.iloc[i], digits):.{digits}f})"
+        f"(95 %: {round_down(near.iloc[i], digits):.{digits}f} to {round_up(far.iloc[i], digits):.{digits}f})"
     )
 
 
-def _how(found: Contrast) -> str:
+def basis(found: Contrast) -> str:
+    """What a headline rests on, in a sentence; nothing where too few replicates are complete for one."""
+    if found.accuracy["joint_low"].isna().all():
+        return ""
     ours, theirs = found.replicates
     if found.paired:
         said = f"{in_words(ours)} pairs of replicates"
     else:
         said = f"{in_words(ours)} replicates against {in_words(theirs).lower()}"
-    return f"{said}; 95 % for all levels together."
+    return f"{said}, 95 % for all levels together."
 
 
 def _details(found: Contrast, ours: str, theirs: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from lottery.errors import LotteryError
 from lottery.runs import store
 from lottery.runs.rows import wanted
 from lottery.runs.store import Run
-from lottery.spec import OwnLoop, Spec, flatten
+from lottery.spec import OwnLoop, Spec, differing, flatten
 
 DAMAGED, FINISHED, RUNNING, STOPPED, UNFINISHED = "damaged", "finished", "running", "stopped", "unfinished"
 """States of a run; unfinished where its lock cannot be tried."""
@@ -50,19 +50,13 @@ def entries(runs_dir: Path) -> list[Entry]:
     for entry in found:
         if entry.spec:
             families[_family(entry.spec)].append(entry.spec)
-    differing = {family: differences(specs) for family, specs in families.items()}
-    told = [replace(e, differs=_only(differing[_family(e.spec)], e.spec)) if e.spec else e for e in found]
+    differ = {family: differing([*map(flatten, specs)]) for family, specs in families.items()}
+    told = [replace(e, differs=_only(differ[_family(e.spec)], e.spec)) if e.spec else e for e in found]
     return sorted(told, key=lambda entry: (entry.state == DAMAGED, entry.begun))
 
 
 def _family(spec: Spec) -> str:
     return spec.title if isinstance(spec, OwnLoop) else repr((spec.data.name, spec.model))
-
-
-def differences(specs: Iterable[Spec]) -> list[str]:
-    """Dotted names of the settings in which not all of these specs are alike, in the spec's order."""
-    flat = [flatten(spec) for spec in specs]
-    return [name for name in flat[0] if any(other[name] != flat[0][name] for other in flat[1:])]
 
 
 def _only(names: Iterable[str], spec: Spec) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from lottery.runs.store import Run
 from lottery.spec import OwnLoop, Spec
 from lottery.studies.claims import Claim, judge, markdown, near
 from lottery.views import plots
-from lottery.views.measures import branch_name, colour
-from lottery.words import number_of
+from lottery.views.measures import colour
+from lottery.words import branch_name, number_of
 
 Panels = Sequence[Any]
 """The axes of one figure, as `lottery.views.plots.panels` makes them."""

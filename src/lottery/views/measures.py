@@ -8,7 +8,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
-from lottery.spec import EXTENT, flatten
+from lottery.spec import EXTENT, differing, flatten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -340,15 +340,14 @@ def setting_value(value: object) -> str:
     return str(value)
 
 
+def setting(name: str, value: object) -> str:
+    """A setting in words: "learning rate 6e-4"."""
+    return f"{setting_label(name)} {setting_value(value)}"
+
+
 def run_settings(run: "Run") -> dict[str, Any]:
     """What a run was made with: setting -> value, also those that no spec has."""
     return flatten(run.spec) | {name: run.info[name] for name in ("engine", "device")}
-
-
-def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the settings in which runs differ, in the order of a spec."""
-    names = dict.fromkeys(name for each in settings for name in each)
-    return [name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)]
 
 
 def run_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -361,10 +360,7 @@ def run_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     names = differing(settings)
     names = [name for name in names if name not in EXTENT] or names
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [
-        ", ".join(f"{setting_label(n)} {setting_value(each.get(n, '–'))}" for n in names[:3]) + more
-        for each in settings
-    ]
+    return [", ".join(setting(name, each.get(name, "–")) for name in names[:3]) + more for each in settings]
 
 
 LETTERS = "ABCDEF"
@@ -421,31 +417,6 @@ BRANCH_COLOURS = {
     "noise_3": "#54278F",
 }
 """Start rule -> its colour in every view: relatives have related ones."""
-
-BRANCHES = {
-    "rewind": "ticket",
-    "reinit": "random reinitialisation",
-    "random_mask": "random mask",
-    "random_mask_reinit": "random mask, reinitialised",
-    "one_shot": "one-shot pruning",
-    "one_shot_reinit": "one-shot pruning, reinitialised",
-    "continue": "continued training",
-    "lr_rewind": "learning-rate rewinding",
-    "finetune": "fine-tuning",
-    "prune_at_init": "pruning at initialisation",
-    "reinit_from_ticket": "redrawn from the ticket’s weights",
-    "same_sign": "reinitialised with the same signs",
-    "shuffle": "shuffled weights",
-    **{f"noise_{multiple}": f"noise of {multiple} standard deviations" for multiple in ("0.5", "2", "3")},
-    "noise_1": "noise of 1 standard deviation",
-}
-"""Start rule -> its name in legends and titles. Commands and files have the rule's own."""
-
-
-def branch_name(branch: str) -> str:
-    """How a branch is called where people read of it; a rule not in `BRANCHES` by its own name."""
-    return BRANCHES.get(branch, branch)
-
 
 DASHED = ("reinit", "random_mask_reinit", "one_shot_reinit", "random_mask")
 """Branches that lost their initial weights or their place, dashed as in the paper."""

@@ -41,7 +41,6 @@ from lottery.views.measures import (
     LAST,
     SENTENCES,
     STOP,
-    branch_name,
     colour,
     marks,
     measure,
@@ -51,7 +50,7 @@ from lottery.views.measures import (
     ticks,
 )
 from lottery.views.mosaic import Mosaic
-from lottery.words import number_of
+from lottery.words import branch_name, number_of
 
 STYLE: Any = {
     "axes.spines.top": False,
@@ -697,7 +696,7 @@ def compare(runs: Sequence[Run]) -> list[Axes]:
     return [top, bottom]
 
 
-DIFFERENCES = "bars: 95 % interval of that level alone; shaded: 95 % for all levels together"
+DIFFERENCES = "means over replicates; bars: 95 % of that level alone; shaded: of all levels together"
 
 
 def _differences(lines: Sequence[tuple[str, comparison.Contrast, str]], ax: Axes) -> Axes:

@@ -36,6 +36,7 @@ from lottery.views.measures import (
     run_labels,
     run_name,
     run_settings,
+    setting,
     table,
     verdicts,
 )
@@ -400,11 +401,3 @@ def _when(begun: str) -> str:
 
 def _indented(text: Text) -> Padding:
     return Padding(text, (0, 0, 0, 4), expand=False)
-
-
-def setting(name: str, value: Any) -> str:
-    """A setting in words: "learning rate 0.0006"."""
-    if isinstance(value, Mapping):
-        value = [f"{key} {number:g}" for key, number in value.items()]
-    words = ", ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else value
-    return f"{name.rpartition('.')[2].replace('_', ' ')} {words}"

@@ -1,6 +1,6 @@
 """The charts of the report: numbers of runs in, Plotly's own dicts out. Nothing here draws.
 
-Text that Plotly would read as markup goes through `_plain`.
+Text that Plotly would read as markup goes through `plain`.
 """
 
 import base64
@@ -26,12 +26,12 @@ from lottery.views.measures import (
     LAST,
     STOP,
     Measure,
-    branch_name,
     colour,
     measure,
     run_name,
     ticks,
 )
+from lottery.words import branch_name
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 """Lines of the first branch, the second, ... where a colour is a run's."""
@@ -117,40 +117,40 @@ class Shown:
     def trace(self, branch: str, **more: Any) -> Trace:
         """A line of that branch; the legend finds it by `meta`."""
         line = {"color": self.ink(branch), "dash": self.dash(branch), "width": 2}
-        return {"type": "scatter", "meta": self.key(branch), "name": _plain(self.name(branch)), "line": line} | more
+        return {"type": "scatter", "meta": self.key(branch), "name": plain(self.name(branch)), "line": line} | more
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """For Plotly, which reads <b> and the like in what it writes."""
     return html.escape(text)
 
 
-def _round(values: Iterable[float], digits: int = 4) -> list[float | None]:
+def rounded(values: Iterable[float], digits: int = 4) -> list[float | None]:
     """For JSON, which has no NaN."""
     return [None if np.isnan(v) else round(float(v), digits) for v in values]
 
 
-def _band(x: list[Any], low: list[Any], high: list[Any], ink: str) -> Trace:
+def band(x: list[Any], low: list[Any], high: list[Any], ink: str) -> Trace:
     """An area between two lines; the rest of a scatter trace is the caller's."""
     ends = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "fillcolor": ink, "opacity": 0.15}
     return ends | {"mode": "lines", "line": {"width": 0, "color": ink}, "hoverinfo": "skip", "showlegend": False}
 
 
-def _axis(title: str, **more: Any) -> dict[str, Any]:
+def axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}} | more
 
 
-def _log_axis(title: str, begin: float, end: float, marked: Sequence[float], form: str = "g") -> dict[str, Any]:
+def log_axis(title: str, begin: float, end: float, marked: Sequence[float], form: str = "g") -> dict[str, Any]:
     """From `begin`, left or below, to `end`, labelled at these values and nowhere else."""
     span = [float(np.log10(begin)), float(np.log10(end))]
-    return _axis(title, type="log", range=span, tickvals=[*marked], ticktext=[f"{x:{form}}" for x in marked])
+    return axis(title, type="log", range=span, tickvals=[*marked], ticktext=[f"{x:{form}}" for x in marked])
 
 
-def _density_axis(density: Sequence[float]) -> dict[str, Any]:
+def density_axis(density: Sequence[float]) -> dict[str, Any]:
     """Logarithmic, decreasing, as in the paper."""
     shown = [100 * d for d in density if d > 0] or [100.0]
     marked = ticks(density, 7) or [100.0]
-    return _log_axis(measure("density").axis, max(shown) * 1.12, min(shown) / 1.12, marked, ".3g")
+    return log_axis(measure("density").axis, max(shown) * 1.12, min(shown) / 1.12, marked, ".3g")
 
 
 class Arrays:
@@ -190,28 +190,28 @@ def against_density(shown: Sequence[Shown], levels: Sequence[int], name: str, co
         found = summary(s.levels, column)
         for name_of, part in found[(found["n"] > 0) & (found["density"] > 0)].groupby("branch", sort=False):
             branch = str(name_of)
-            x = _round(100 * part["density"])
-            mean, low, high = (_round(m.factor * part[end]) for end in ("mean", "min", "max"))
+            x = rounded(100 * part["density"])
+            mean, low, high = (rounded(m.factor * part[end]) for end in ("mean", "min", "max"))
             if len(x) > 1:
-                bands.append(s.trace(branch, **_band(x, low, high, s.ink(branch))))
+                bands.append(s.trace(branch, **band(x, low, high, s.ink(branch))))
             points = part.to_dict("records")
             each = curve(s.levels, column, branch)
             text = [_hover(m, point["mean"], each[point["level"]].dropna()) for point in points]
             marker = {"size": 6, "color": s.ink(branch)}
             line = s.trace(branch, x=x, y=mean, mode="lines+markers", marker=marker, text=text)
-            lines.append(line | {"hovertemplate": f"%{{text}}<extra>{_plain(s.name(branch))}</extra>"})
+            lines.append(line | {"hovertemplate": f"%{{text}}<extra>{plain(s.name(branch))}</extra>"})
             density |= set(part["density"])
             best = int(part["mean"].argmax() if m.higher_is_better else part["mean"].argmin())
             chosen = [points[i] for i in dict.fromkeys((0, best, len(points) - 1))]
             words = (f"{m.words(point['mean'])} with {share(point['density'])} of the weights" for point in chosen)
             said.append(f"{s.name(branch)}: {', '.join(words)}.")
-    layout: dict[str, Any] = {"xaxis": _density_axis([*density]), "yaxis": _axis(m.axis), "hovermode": "x unified"}
+    layout: dict[str, Any] = {"xaxis": density_axis([*density]), "yaxis": axis(m.axis), "hovermode": "x unified"}
     layout["xaxis"]["unifiedhovertitle"] = {"text": f"%{{x:.3g}} % {measure('density').label}"}
     if not m.higher_is_better:
         layout["yaxis"] |= {"rangemode": "tozero", "tickformat": ",~r"}
     title = m.name.capitalize()
     says = f"{title} against {measure('density').label}. {' '.join(said)}"
-    return Chart(name, title, "", says, layout, bands + lines, marks=_marks(shown, levels))
+    return Chart(name, title, "", says, layout, bands + lines, marks=marks_of(shown, levels))
 
 
 def _hover(m: Measure, mean: float, each: "pd.Series[float]") -> str:
@@ -222,7 +222,7 @@ def _hover(m: Measure, mean: float, each: "pd.Series[float]") -> str:
     return f"{m.words(mean)} <i>({', '.join(values)})</i>"
 
 
-def _marks(shown: Sequence[Shown], levels: Sequence[int]) -> list[list[float]]:
+def marks_of(shown: Sequence[Shown], levels: Sequence[int]) -> list[list[float]]:
     """The densities of each level, percent."""
     by_run = [densities(s.levels) for s in shown if not s.levels.empty]
     return [sorted({round(100 * d[level], 4) for d in by_run if d.get(level)}) for level in levels]
@@ -272,7 +272,7 @@ def _curve(s: Shown, one: pd.DataFrame, m: Measure, column: str, every: int, arr
         x=arrays.add(kept["iteration"].to_numpy(float), 1.0),
         y=arrays.add(m.factor * kept[column].to_numpy(), m.factor * 1e-5),
         mode="lines",
-        hovertemplate=f"iteration %{{x:,}}: %{{y:{m.form}}}<extra>{_plain(label)}</extra>",
+        hovertemplate=f"iteration %{{x:,}}: %{{y:{m.form}}}<extra>{plain(label)}</extra>",
     )
     line["line"] |= {"width": 1.3}
     return line
@@ -284,8 +284,8 @@ def _stops(s: Shown, m: Measure, column: str) -> Iterable[tuple[Trace, int, str]
     stopped: Any = s.levels.dropna(subset=[column]).groupby(["branch", "level"], sort=False)
     for (branch, level), rows in stopped:
         ring = {"size": 10, "symbol": "circle", "color": s.ink(branch), "line": {"width": 2}}
-        hover = f"early stop: iteration %{{x:,}}, %{{y:{m.form}}}<extra>{_plain(s.name(branch))}</extra>"
-        points = {"x": _round(rows[STOP], 0), "y": _round(m.factor * rows[column], 5), "mode": "markers"}
+        hover = f"early stop: iteration %{{x:,}}, %{{y:{m.form}}}<extra>{plain(s.name(branch))}</extra>"
+        points = {"x": rounded(rows[STOP], 0), "y": rounded(m.factor * rows[column], 5), "mode": "markers"}
         stop, value = measure(STOP).text(iterations[branch, level]), m.text(values[branch, level])
         words = f" {s.name(branch)} stops at iteration {stop} with {value} on average."
         yield s.trace(branch, **points, marker=ring, hovertemplate=hover), level, words
@@ -297,12 +297,12 @@ def _training_axes(iterations: "pd.Series[Any]", m: Measure, values: "pd.Series[
     settled = m.factor * values[iterations >= last / 50].dropna()
     low, high = settled.min(), settled.max()
     margin = 0.04 * (high - low) or 0.01
-    y = _axis(m.axis_while_training, range=[round(max(low, 0.0) - margin, 4), round(high + margin, 4)])
+    y = axis(m.axis_while_training, range=[round(max(low, 0.0) - margin, 4), round(high + margin, 4)])
     if not m.higher_is_better:
         low, high = max(low, 1e-6), max(high, 1e-6)
-        y = _log_axis(m.axis_while_training, 0.93 * low, 1.07 * high, _ticks(low, high))
+        y = log_axis(m.axis_while_training, 0.93 * low, 1.07 * high, _ticks(low, high))
     left = 0.9 * max(first, last / 300)
-    return {"xaxis": _log_axis("training iteration", left, 1.05 * last, _ticks(first, last), ","), "yaxis": y}
+    return {"xaxis": log_axis("training iteration", left, 1.05 * last, _ticks(first, last), ","), "yaxis": y}
 
 
 def _ticks(low: float, high: float) -> list[Any]:
@@ -336,7 +336,7 @@ def _pixel_chart(at: Sequence[Anatomy]) -> Chart:
     def draw(a: Anatomy) -> tuple[list[Trace], str]:
         assert a.pixels is not None
         trace: Trace = {"type": "heatmap", "zmin": 0, "zmax": float(a.pixels.max()) or 1.0, "colorscale": "ink"}
-        trace |= {"z": [_round(row, 1) for row in a.pixels], "colorbar": {"thickness": 10, "outlinewidth": 0}}
+        trace |= {"z": [rounded(row, 1) for row in a.pixels], "colorbar": {"thickness": 10, "outlinewidth": 0}}
         trace["colorbar"]["title"] = {"text": "connections", "side": "right"}
         trace |= {"hovertemplate": "row %{y}, column %{x}: %{z} connections<extra></extra>"}
         return [trace], (
@@ -354,16 +354,16 @@ def _unit_chart(at: Sequence[Anatomy]) -> Chart:
     def draw(a: Anatomy) -> tuple[list[Trace], str]:
         traces, words = [], []
         for i, layer in enumerate(a.layers):
-            x = _round(100 * (np.arange(layer.units) + 0.5) / layer.units, 1)
-            y = _round(100 * layer.into * layer.units / layer.total, 2)
+            x = rounded(100 * (np.arange(layer.units) + 0.5) / layer.units, 1)
+            y = rounded(100 * layer.into * layer.units / layer.total, 2)
             traces.append(_layer_trace(i, layer.name, "%{y} % of its connections left", x=x, y=y, mode="lines"))
             dead = "" if layer.dead is None else f"{layer.dead:.3g} dead of "
             median = f"a median of {np.median(layer.into):.3g} connections into a unit"
             words.append(f"{layer.name} has {dead}{layer.units} units, with {median}")
         return traces, "; ".join(words)
 
-    x = _axis("units, most connected first (%)", range=[0, 100])
-    y = _axis("connections left (%)", rangemode="tozero")
+    x = axis("units, most connected first (%)", range=[0, 100])
+    y = axis("connections left (%)", rangemode="tozero")
     layout = {"xaxis": x, "yaxis": y, "showlegend": True, "hovermode": "x unified"}
     caption = "Share of the connections into each unit that are left, unit by unit, mean over replicates."
     return _sliding("units", "How connected its units are", caption, layout, at, draw)
@@ -371,8 +371,8 @@ def _unit_chart(at: Sequence[Anatomy]) -> Chart:
 
 def _layer_trace(i: int, name: str, hover: str, **more: Any) -> Trace:
     line = {"color": COLOURS[i % 6], "dash": DASHES[i % 4], "width": 2}
-    text = f"{hover}<extra>{_plain(name)}</extra>"
-    return {"type": "scatter", "name": _plain(name.removesuffix(".weight")), "line": line, "hovertemplate": text} | more
+    text = f"{hover}<extra>{plain(name)}</extra>"
+    return {"type": "scatter", "name": plain(name.removesuffix(".weight")), "line": line, "hovertemplate": text} | more
 
 
 def _weight_chart(at: Sequence[Anatomy], i: int) -> Chart:
@@ -380,17 +380,17 @@ def _weight_chart(at: Sequence[Anatomy], i: int) -> Chart:
         layer = a.layers[i]
         traces: list[Trace] = []
         for name, ink, bins in (("initial", "dense", layer.start), ("trained", COLOURS[0], layer.trained)):
-            y = _round(100 * bins.counts / max(1, bins.counts.max(initial=0)), 1)
+            y = rounded(100 * bins.counts / max(1, bins.counts.max(initial=0)), 1)
             hover = f"{name} weight %{{x}}: %{{y}} % of its fullest bin<extra></extra>"
             line = {"color": ink, "width": 2, "shape": "hvh"}
             trace = {"type": "scatter", "mode": "lines", "name": name, "line": line, "hovertemplate": hover}
-            traces.append(trace | {"x": _round(bins.middles), "y": y})
+            traces.append(trace | {"x": rounded(bins.middles), "y": y})
         words = f"begin with a root mean square of {layer.start.rms:.2g} and end with {layer.trained.rms:.2g}"
         return traces, f"the survivors of {layer.name} {words if layer.kept else 'are none'}"
 
     layout = {
-        "xaxis": _axis("weight"),
-        "yaxis": _axis("survivors (% of the fullest bin)", range=[0, 105]),
+        "xaxis": axis("weight"),
+        "yaxis": axis("survivors (% of the fullest bin)", range=[0, 105]),
         "showlegend": True,
     }
     return _sliding(f"weights_{i}", at[0].layers[i].name, "", layout, at, draw)
@@ -400,14 +400,14 @@ def _layer_chart(found: dict[int, Anatomy], at: Sequence[Anatomy]) -> Chart:
     traces, said, least = [], [], 100.0
     for i, layer in enumerate(found[min(found)].layers):
         left = [100 * a.layers[i].density for a in found.values()]
-        points: Trace = {"x": [*found], "y": _round(left), "mode": "lines+markers", "marker": {"size": 5}}
+        points: Trace = {"x": [*found], "y": rounded(left), "mode": "lines+markers", "marker": {"size": 5}}
         traces.append(_layer_trace(i, layer.name, "%{y:.3g} %", **points))
         said.append(f"{layer.name} from {left[0]:.3g} % to {left[-1]:.3g} %")
         least = min([least, *(x for x in left if x > 0)])
     marked = [x for x in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if x >= 0.8 * least]
     layout: dict[str, Any] = {
-        "xaxis": _axis("level (times pruned)", tickformat="d"),
-        "yaxis": _log_axis(measure("density").axis, 0.8 * least, 115, marked),
+        "xaxis": axis("level (times pruned)", tickformat="d"),
+        "yaxis": log_axis(measure("density").axis, 0.8 * least, 115, marked),
         "showlegend": True,
         "hovermode": "x unified",
     }
@@ -423,13 +423,13 @@ def _overlap_chart(found: dict[int, Anatomy], at: Sequence[Anatomy], density: di
     """Shared weights as a multiple of chance: the shares themselves mostly follow density."""
     overlaps = [(density[level], o) for level, a in found.items() if (o := a.overlap) and o.chance > 0]
     x = [round(100 * d, 4) for d, _ in overlaps]
-    mean, low, high = (_round([getattr(o, c) / o.chance for _, o in overlaps], 3) for c in ("mean", "min", "max"))
+    mean, low, high = (rounded([getattr(o, c) / o.chance for _, o in overlaps], 3) for c in ("mean", "min", "max"))
     text = [
         f"{share(d)} of the weights:<br>two tickets share {share(o.mean)}, by chance {share(o.chance)}"
         for d, o in overlaps
     ]
     lines: list[Trace] = [
-        _band(x, low, high, COLOURS[0]),
+        band(x, low, high, COLOURS[0]),
         {"x": [x[0], x[-1]], "y": [1, 1], "name": "chance (1)", "mode": "lines", "hoverinfo": "skip"},
         {"x": x, "y": mean, "name": "tickets", "mode": "lines+markers", "marker": {"size": 6}, "text": text},
     ]
@@ -437,8 +437,8 @@ def _overlap_chart(found: dict[int, Anatomy], at: Sequence[Anatomy], density: di
     lines[2] |= {"line": {"color": COLOURS[0], "width": 2}, "hovertemplate": "%{text}<extra></extra>"}
     ends = [1.0, *(v for v in (*low, *high) if v is not None)]
     room = 0.08 * (max(ends) - min(ends)) or 0.01
-    y = _axis("shared weights (× chance)", range=[round(min(ends) - room, 4), round(max(ends) + room, 4)])
-    layout = {"xaxis": _density_axis([d for d, _ in overlaps]), "yaxis": y, "showlegend": True}
+    y = axis("shared weights (× chance)", range=[round(min(ends) - room, 4), round(max(ends) + room, 4)])
+    layout = {"xaxis": density_axis([d for d, _ in overlaps]), "yaxis": y, "showlegend": True}
     d, last = overlaps[-1]
     says = (
         f"With {share(d)} of the weights two replicates’ tickets share {share(last.mean)} of theirs; random "

@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from lottery.analysis.answer import share
-from lottery.analysis.comparison import Contrast, compare, controls, finding, headline, together
+from lottery.analysis.comparison import Contrast, basis, compare, controls, finding, headline, together
 from lottery.analysis.frames import trunk_of
 from lottery.views.measures import CONTRASTS, ContrastMeasure
-from lottery.views.report.charts import Chart, Shown, Trace, _axis, _band, _density_axis, _marks, _plain, _round
+from lottery.views.report.charts import Chart, Shown, Trace, axis, band, density_axis, marks_of, plain, rounded
+from lottery.words import branch_name
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def between(shown: Sequence[Shown], levels: Sequence[int]) -> Section:
         if c.contrast
     ]
     said = together(found, [s.called for s in others], first.called)
-    return _section("runs", said, details, lines, _marks(shown, levels))
+    return _section("runs", said, details, lines, marks_of(shown, levels))
 
 
 def within(s: Shown, levels: Sequence[int]) -> Section | None:
@@ -63,10 +64,10 @@ def within(s: Shown, levels: Sequence[int]) -> Section | None:
     found = controls(s.levels)
     if not found:
         return None
-    ticket = s.key(trunk_of(s.levels))
-    lines = [_Line(f"{ticket} − {branch}", s, branch, c) for branch, c in found.items()]
-    details = [headline(c, ticket, s.key(branch)).headline for branch, c in found.items()]
-    return _section(f"{s.letter or 'run'}_controls", "", details, lines, _marks([s], levels))
+    ticket = branch_name(trunk_of(s.levels))
+    lines = [_Line(f"{ticket} − {branch_name(branch)}", s, branch, c) for branch, c in found.items()]
+    details = [f"{headline(c, ticket, branch_name(branch)).headline} {basis(c)}" for branch, c in found.items()]
+    return _section(f"{s.letter or 'run'}_controls", "", details, lines, marks_of([s], levels))
 
 
 def _section(name: str, said: str, details: list[str], lines: Sequence[_Line], marks: list[list[float]]) -> Section:
@@ -86,18 +87,21 @@ def _chart(name: str, m: ContrastMeasure, lines: Sequence[_Line], marks: list[li
         table = table[table["density"] > 0]
         if table.empty:
             continue
-        x = _round(100 * table["density"] * 1.012 ** ((len(lines) - 1) / 2 - i))  # bars of two lines can be told apart
+        x = rounded(100 * table["density"] * 1.012 ** ((len(lines) - 1) / 2 - i))  # bars of two lines can be told apart
         ink = line.shown.ink(line.branch)
         if len(wide := table.dropna(subset=["joint_low"])) > 1:
-            band = _band(_round(100 * wide["density"]), _round(wide["joint_low"]), _round(wide["joint_high"]), ink)
-            bands.append(line.shown.trace(line.branch, **band))
+            area = band(rounded(100 * wide["density"]), rounded(wide["joint_low"]), rounded(wide["joint_high"]), ink)
+            bands.append(line.shown.trace(line.branch, **area))
         whiskers = {"type": "data", "symmetric": False, "thickness": 1.2, "width": 3}
-        whiskers |= {"array": _round(table["high"] - table["mean"]), "arrayminus": _round(table["mean"] - table["low"])}
+        whiskers |= {
+            "array": rounded(table["high"] - table["mean"]),
+            "arrayminus": rounded(table["mean"] - table["low"]),
+        }
         means.append(
             line.shown.trace(
                 line.branch,
                 x=x,
-                y=_round(table["mean"]),
+                y=rounded(table["mean"]),
                 error_y=whiskers,
                 mode="lines+markers",
                 marker={"size": 6, "color": ink},
@@ -112,13 +116,13 @@ def _chart(name: str, m: ContrastMeasure, lines: Sequence[_Line], marks: list[li
         ends_of = [100 * max(density), 100 * min(density)]
         nothing: Trace = {"type": "scatter", "x": ends_of, "y": [m.nothing] * 2, "mode": "lines", "hoverinfo": "skip"}
         means.insert(0, nothing | {"line": {"color": "dense", "dash": "dash", "width": 1.5}})
-    layout = {"xaxis": _density_axis([*density]), "yaxis": _axis(m.axis)}
+    layout = {"xaxis": density_axis([*density]), "yaxis": axis(m.axis)}
     caption = "Bars: 95 % interval of that level alone. Shaded: 95 % for all levels together. Dashed: no difference."
     return Chart(name, m.title, caption, f"{m.title}. {' '.join(said)}", layout, bands + means, marks=marks)
 
 
 def _hover(label: str, m: ContrastMeasure, row: dict[Any, Any]) -> str:
-    said = [f"<b>{_plain(label)}</b>, {share(row['density'])} of the weights", f"{m.name} {m.text(row['mean'])}"]
+    said = [f"<b>{plain(label)}</b>, {share(row['density'])} of the weights", f"{m.name} {m.text(row['mean'])}"]
     alone, joint = m.interval(row), m.joint(row)
     said += [f"this level alone: {alone}"] if alone else []
     said += [f"all levels together: {joint}"] if joint else []

@@ -27,7 +27,7 @@ from lottery.analysis.progress import time_left
 from lottery.errors import LotteryError
 from lottery.runs.rows import Place
 from lottery.runs.store import Run, write
-from lottery.spec import PRESETS, OwnLoop, Spec
+from lottery.spec import PRESETS, OwnLoop, Spec, differing
 from lottery.views.measures import (
     COMPARED,
     LETTERS,
@@ -35,7 +35,6 @@ from lottery.views.measures import (
     TableRow,
     Verdict,
     Verdicts,
-    differing,
     measure,
     own_columns,
     rules,

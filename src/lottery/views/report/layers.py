@@ -15,16 +15,16 @@ from lottery.views.report.charts import (
     Chart,
     Shown,
     Trace,
-    _axis,
     _layer_chart,
-    _log_axis,
     _overlap_chart,
     _pixel_chart,
-    _plain,
-    _round,
     _sliding,
     _unit_chart,
     _weight_chart,
+    axis,
+    log_axis,
+    plain,
+    rounded,
 )
 
 FEW = 6
@@ -110,7 +110,7 @@ def _one(value: float) -> str:
 
 
 def _names(a: Anatomy) -> list[str]:
-    return [_plain(layer.name.removesuffix(".weight")) for layer in a.layers]
+    return [plain(layer.name.removesuffix(".weight")) for layer in a.layers]
 
 
 def _layer_axis() -> dict[str, object]:
@@ -124,11 +124,14 @@ def _left_chart(at: Sequence[Anatomy]) -> Chart:
     def draw(a: Anatomy) -> tuple[list[Trace], str]:
         text = [f"{_one(layer.left)} of {layer.units}" for layer in a.layers]
         bar: Trace = {"type": "bar", "orientation": "h", "y": _names(a), "text": text, "textposition": "none"}
-        bar |= {"x": _round([100 * layer.left / layer.units for layer in a.layers], 1), "marker": {"color": COLOURS[0]}}
+        bar |= {
+            "x": rounded([100 * layer.left / layer.units for layer in a.layers], 1),
+            "marker": {"color": COLOURS[0]},
+        }
         bar |= {"hovertemplate": "%{text}<extra>%{y}</extra>"}
         return [bar], "; ".join(f"{layer.name} has {words}" for layer, words in zip(a.layers, text, strict=True))
 
-    layout = {"xaxis": _axis("units left (%)", range=[0, 100]), "yaxis": _axis("") | _layer_axis()}
+    layout = {"xaxis": axis("units left (%)", range=[0, 100]), "yaxis": axis("") | _layer_axis()}
     kinds = "Filters of convolutions and units of linear layers"
     caption = f"{kinds} {'that are not dead' if known else 'that any weight leads to'}, mean over replicates."
     chart = _sliding("left", "Filters and units left", caption, layout, at, draw)
@@ -153,7 +156,7 @@ def _unit_map(at: Sequence[Anatomy]) -> Chart:
         says = (f"{layer.name} has a median of {np.median(layer.into):.3g} weights into a unit" for layer in a.layers)
         return [_heat(a, x, [shares(layer) for layer in a.layers], least)], "; ".join(says)
 
-    layout = {"xaxis": _axis("units, most connected first (%)", range=[0, 100]), "yaxis": _axis("") | _layer_axis()}
+    layout = {"xaxis": axis("units, most connected first (%)", range=[0, 100]), "yaxis": axis("") | _layer_axis()}
     caption = "Share of the weights into each unit that are left, mean over replicates. Blank: none."
     chart = _sliding("units", "How connected its units are", caption, layout, at, draw)
     chart.rows = len(at[0].layers)
@@ -169,7 +172,7 @@ def _density_map(found: dict[int, Anatomy], at: Sequence[Anatomy]) -> Chart:
         f"{layer.name} from {100 * row[0]:.3g} % to {100 * row[-1]:.3g} %"
         for layer, row in zip(first.layers, rows, strict=True)
     )
-    x = _axis("level (times pruned)", tickformat="d", dtick=-(-len(found) // 12))
+    x = axis("level (times pruned)", tickformat="d", dtick=-(-len(found) // 12))
     here: Trace = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "line": {"dash": "dot", "width": 1}}
     ends = [_names(first)[0], _names(first)[-1]]
     return Chart(
@@ -177,7 +180,7 @@ def _density_map(found: dict[int, Anatomy], at: Sequence[Anatomy]) -> Chart:
         f"{label} in each layer",
         "Mean over replicates. Blank: none; dotted: the slider’s level.",
         f"{label} of each layer by level: {'; '.join(said)}.",
-        {"xaxis": x, "yaxis": _axis("") | _layer_axis()},
+        {"xaxis": x, "yaxis": axis("") | _layer_axis()},
         [_heat(first, [*found], rows, least)],
         [[here | {"x": [a.level] * 2, "y": ends}] for a in at],
         rows=len(rows),
@@ -187,7 +190,7 @@ def _density_map(found: dict[int, Anatomy], at: Sequence[Anatomy]) -> Chart:
 def _heat(a: Anatomy, x: Sequence[int], shares: Sequence[np.ndarray], least: float) -> Trace:
     """Fractions of each layer, `least` the smallest of any position of the slider, on a logarithmic scale of colours;
     0 is blank."""
-    z = [_round([log10(100 * v) if v else np.nan for v in row], 3) for row in shares]
+    z = [rounded([log10(100 * v) if v else np.nan for v in row], 3) for row in shares]
     bottom = log10(100 * least) - 0.05
     marked = marks(10**bottom)
     bar = {"thickness": 10, "outlinewidth": 0, "tickvals": [round(log10(v), 4) for v in marked]}
@@ -221,7 +224,7 @@ def _spread_chart(at: Sequence[Anatomy]) -> Chart:
                     "type": "scatter",
                     "mode": "markers",
                     "name": name,
-                    "x": _round(rms, 6),
+                    "x": rounded(rms, 6),
                     "y": _names(a),
                     "marker": marker | {"size": 9},
                     "hovertemplate": f"{name}: %{{x:.3g}}<extra>%{{y}}</extra>",
@@ -233,8 +236,8 @@ def _spread_chart(at: Sequence[Anatomy]) -> Chart:
     low, high = 0.8 * min(ends), 1.25 * max(ends)
     marked = [m * 10.0**e for e in range(-6, 4) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
     layout = {
-        "xaxis": _log_axis("root mean square", low, high, marked[:: -(-len(marked) // 6) or 1]) | {"showgrid": True},
-        "yaxis": _axis("") | _layer_axis() | {"showgrid": True},
+        "xaxis": log_axis("root mean square", low, high, marked[:: -(-len(marked) // 6) or 1]) | {"showgrid": True},
+        "yaxis": axis("") | _layer_axis() | {"showgrid": True},
         "showlegend": True,
     }
     caption = "Root mean square of each layer’s survivors, all replicates together: what they start from, and become."
@@ -268,7 +271,7 @@ def _kernel_charts(at: Sequence[Anatomy]) -> list[Chart]:
         def draw(a: Anatomy) -> tuple[list[Trace], str]:
             assert a.kernels is not None
             cells = mosaic.picture(weights(a.kernels))
-            trace: Trace = {"type": "heatmap", "z": [_round(row) for row in cells], "zmin": -most, "zmax": most}
+            trace: Trace = {"type": "heatmap", "z": [rounded(row) for row in cells], "zmin": -most, "zmax": most}
             trace |= {"colorscale": SIGNS, "colorbar": {"thickness": 10, "outlinewidth": 0}, "hoverongaps": False}
             kept = int((~np.isnan(weights(a.kernels))).sum())
             return [trace | {"hovertemplate": "%{z}<extra></extra>"}], (
