@@ -550,7 +550,13 @@ def test_the_figure_draws_the_differences(tmp_path: Path) -> None:
     assert {round(float(y), 6) for y in {*table["joint_low"], *table["joint_high"]}} <= {
         round(float(y), 6) for _, y in np.asarray(shade)
     }
-    assert bottom.get_legend_handles_labels()[1] == ["learning rate 6e-4 − learning rate 1.2e-3"]
+    assert bottom.get_legend_handles_labels()[1] == labels[1:]
+    assert bottom.get_title("left").startswith(f"compared with {labels[0]}\n")
+    figure = plots._figure(top)
+    figure.draw_without_rendering()
+    legend = top.get_legend()
+    assert legend is not None
+    assert legend.get_window_extent().y0 >= top.get_window_extent().y1  # over no line
     with pytest.raises(LotteryError, match="1 runs: give 2 to 7 to compare"):
         plots.compare([first])
 

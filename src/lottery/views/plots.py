@@ -122,7 +122,7 @@ def panels(count: int, title: str, columns: int = 3, width: float = 4.4, height:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width * columns, height * rows + (0.3 if title else 0)), layout="constrained")
         if title:
-            figure.suptitle(title, fontsize=11)
+            figure.suptitle(title, fontsize=11, x=0.01, ha="left")  # a shared legend is on the right
         return [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
 
 
@@ -244,7 +244,7 @@ def while_training(
         low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
         margin = 0.05 * (high - low) or 1.0
         ax.set_ylim(low - margin, high + margin)
-        ax.legend(fontsize=8, frameon=False, loc="lower right" if shown.higher_is_better else "upper right")
+        ax.legend(fontsize=8, frameon=False, loc="best")
     ax.set_xlim(0, last)
     ax.xaxis.set_major_formatter(THOUSANDS)
     ax.set_xlabel("training iteration")
@@ -652,7 +652,9 @@ def controls(run: Run, ax: Axes | None = None) -> Axes:
         raise NothingToShow(f"{run.path.name}: no other branch was trained, so there is no control to compare with")
     trunk = branch_name(trunk_of(levels))
     lines = [(f"{trunk} − {branch_name(branch)}", contrast, colour(branch)) for branch, contrast in found.items()]
-    return _titled(_differences(lines, ax or _new_axes()), run, "Tickets against their controls", DIFFERENCES)
+    ax = _differences(lines, ax or _new_axes())
+    ax.legend(frameon=False)
+    return _titled(ax, run, "Tickets against their controls", DIFFERENCES)
 
 
 # --- several runs ----------------------------------------------------------------------------------------------------
@@ -683,15 +685,16 @@ def compare(runs: Sequence[Run]) -> list[Axes]:
         found = comparison.compare(run, first)
         if found.contrast is None:
             raise LotteryError(f"cannot compare {run.path.name} with {first.path.name}: {found.obstacle}")
-        differences.append((f"{name} − {names[0]}", found.contrast, ink))
+        differences.append((name, found.contrast, ink))
     column = EARLY if all(contrast.column == EARLY for _, contrast, _ in differences) else LAST
     lines = [
         Line(name, run.levels(), colour=ink) for name, run, ink in zip(names, [first, *others], COLOURS, strict=False)
     ]
     top, bottom = panels(2, "", columns=1, width=7, height=3.6)
-    meaning = "bars: lowest to highest replicate"
-    against_density(lines, column, top, inf).legend(frameon=False, fontsize=9, title=meaning, title_fontsize=8)
-    _differences(differences, bottom).set_title(DIFFERENCES, fontsize=9)
+    against_density(lines, column, top, inf)
+    above: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "alignment": "left"}  # where it hides no line
+    top.legend(**above, frameon=False, fontsize=9, title="means over replicates; bars: lowest to highest")
+    _differences(differences, bottom).set_title(f"compared with {names[0]}\n{DIFFERENCES}", fontsize=9, loc="left")
     bottom.sharex(top)
     return [top, bottom]
 
@@ -714,7 +717,6 @@ def _differences(lines: Sequence[tuple[str, comparison.Contrast, str]], ax: Axes
     ax.axhline(0, color="0.5", linewidth=1, linestyle="dashed")
     _density_axis(ax, density, 6)
     ax.set_ylabel("difference in test accuracy (points)")
-    ax.legend(frameon=False)
     return ax
 
 
