@@ -238,8 +238,7 @@ def test_controls_have_the_numbers_of_the_verdicts() -> None:
     assert said.word == "more"
     assert said.headline == (
         "Compared with reinit, rewind is more accurate at 10 of 16 levels (between 26.3 % and 2.87 % of the weights), "
-        "most clearly with 4.47 %, by 1.91 points (1.25 to 2.57). Ten pairs of replicates; 95 % for all levels "
-        "together."
+        "most clearly with 4.47 %, by 1.91 points (95 %: 1.25 to 2.57)."
     )
     assert controls(levels[levels["branch"] == "rewind"]) == controls(pd.DataFrame()) == {}
 
@@ -584,6 +583,11 @@ def test_two_real_runs(tiny: Spec, tmp_path: Path, capsys: pytest.CaptureFixture
     assert headline in re.sub("<.*?>", "", text)
     assert "Tickets against their controls: A" in text
     assert "Tickets against their controls: B" not in text  # no other branch
+    against = section.within(shown(short, "", "", 0), [0, 1, 2])
+    assert against is not None
+    assert against.headings[0] == "ticket − random reinitialisation: test accuracy"
+    assert [*re.findall("rewind|reinit\\b", " ".join(against.details))] == []  # names for people
+    assert against.details[0].endswith("Two pairs of replicates, 95 % for all levels together.")
     (ax,) = plots.controls(short).figure.axes
     assert ax.get_legend_handles_labels()[1] == ["ticket − random reinitialisation"]
     with pytest.raises(plots.NothingToShow, match="no control to compare with"):

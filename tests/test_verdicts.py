@@ -545,7 +545,7 @@ def test_a_verdict_waits_for_tickets_and_reinit_and_for_no_other_branch() -> Non
     levels = frame(path, reinit=[[(400, 90.0), (400, 90.0)], [(400, 90.0)]])  # reinit has come less far
     found = answer(levels, MARGIN, [Place("reinit", 1, 2), Place("one_shot", 0, 1), Place("one_shot", 1, 1)])
     assert found.word == "no verdict"
-    assert "of the tickets and of reinit, and of these 1 network is still to come." in found.headline
+    assert "of the tickets and of random reinitialisation, and of these 1 network is still to come." in found.headline
     levels = frame(path, reinit=2 * [[(400, 90.0), (400, 90.0)]])
     verdict = answer(levels, MARGIN)
     found = answer(levels, MARGIN, [Place("one_shot", 0, 1), Place("one_shot", 1, 1)])
