@@ -293,8 +293,9 @@ def _no_verdict_yet(case: _Case, awaited: Sequence[Place]) -> Answer:
     trunk, level = trunk_of(case.levels), _promising(case)
     missing = too_early(awaited, trunk)
     reinit = REINIT in branches_of(case.levels) or any(place.branch == REINIT for place in missing)
+    both = f" and of {branch_name(REINIT)}" if reinit else ""
     headline = (
-        f"No verdict yet: it takes every level and replicate of the tickets{f' and of {branch_name(REINIT)}' if reinit else ''}, and "
+        f"No verdict yet: it takes every level and replicate of the tickets{both}, and "
         f"of these {number_of(len(missing), 'network')} {'is' if len(missing) == 1 else 'are'} still to come."
     )
     return Answer(headline, [_accuracies(case, level), *_unstopped(case)], level)
