@@ -585,7 +585,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"levels": 0}, "The dense network reaches 97.10 % test accuracy (97.00 to 97.20 % in 3 replicates); there is no"),
     (
         {"replicates": 2},
-        "No verdict yet: it takes every level and replicate of the tickets and of random reinitialisation, and of these 7 ",
+        "No verdict yet: it takes every level and replicate of the tickets and of random reinitialisation, and of "
+        "these 7 ",
     ),
     ({"replicates": 0}, "No dense network is finished yet, so there is nothing to compare."),
 ]

@@ -66,9 +66,8 @@ def within(s: Shown, levels: Sequence[int]) -> Section | None:
         return None
     ticket = branch_name(trunk_of(s.levels))
     lines = [_Line(f"{ticket} − {branch_name(branch)}", s, branch, c) for branch, c in found.items()]
-    details = [
-        f"{headline(c, 'the ticket', branch_name(branch)).headline} {basis(c)}".rstrip() for branch, c in found.items()
-    ]
+    said = [(headline(c, "the ticket", branch_name(branch)).headline, basis(c)) for branch, c in found.items()]
+    details = [" ".join(filter(None, sentences)) for sentences in said]
     return _section(f"{s.letter or 'run'}_controls", "", details, lines, marks_of([s], levels))
 
 
