@@ -318,7 +318,7 @@ def _ticks(low: float, high: float) -> list[Any]:
     return [int(x) if x >= 1 and x == int(x) else x for x in there]
 
 
-def _sliding(
+def sliding(
     name: str,
     title: str,
     caption: str,
@@ -332,7 +332,7 @@ def _sliding(
     return Chart(name, title, caption, says[0], layout, [], [traces for traces, _ in drawn], says)
 
 
-def _pixel_chart(at: Sequence[Anatomy]) -> Chart:
+def pixel_chart(at: Sequence[Anatomy]) -> Chart:
     def draw(a: Anatomy) -> tuple[list[Trace], str]:
         assert a.pixels is not None
         trace: Trace = {"type": "heatmap", "zmin": 0, "zmax": float(a.pixels.max()) or 1.0, "colorscale": "ink"}
@@ -347,10 +347,10 @@ def _pixel_chart(at: Sequence[Anatomy]) -> Chart:
     bare = {"showgrid": False, "showticklabels": False, "ticks": "", "zeroline": False, "showline": False}
     layout = {"xaxis": bare | {"constrain": "domain"}, "yaxis": bare | {"scaleanchor": "x", "autorange": "reversed"}}
     caption = "Connections from each input pixel to the first layer, mean over replicates. Blank: none."
-    return _sliding("pixels", "What the ticket looks at", caption, layout, at, draw)
+    return sliding("pixels", "What the ticket looks at", caption, layout, at, draw)
 
 
-def _unit_chart(at: Sequence[Anatomy]) -> Chart:
+def unit_chart(at: Sequence[Anatomy]) -> Chart:
     def draw(a: Anatomy) -> tuple[list[Trace], str]:
         traces, words = [], []
         for i, layer in enumerate(a.layers):
@@ -366,7 +366,7 @@ def _unit_chart(at: Sequence[Anatomy]) -> Chart:
     y = axis("connections left (%)", rangemode="tozero")
     layout = {"xaxis": x, "yaxis": y, "showlegend": True, "hovermode": "x unified"}
     caption = "Share of the connections into each unit that are left, unit by unit, mean over replicates."
-    return _sliding("units", "How connected its units are", caption, layout, at, draw)
+    return sliding("units", "How connected its units are", caption, layout, at, draw)
 
 
 def _layer_trace(i: int, name: str, hover: str, **more: Any) -> Trace:
@@ -375,7 +375,7 @@ def _layer_trace(i: int, name: str, hover: str, **more: Any) -> Trace:
     return {"type": "scatter", "name": plain(name.removesuffix(".weight")), "line": line, "hovertemplate": text} | more
 
 
-def _weight_chart(at: Sequence[Anatomy], i: int) -> Chart:
+def weight_chart(at: Sequence[Anatomy], i: int) -> Chart:
     def draw(a: Anatomy) -> tuple[list[Trace], str]:
         layer = a.layers[i]
         traces: list[Trace] = []
@@ -393,10 +393,10 @@ def _weight_chart(at: Sequence[Anatomy], i: int) -> Chart:
         "yaxis": axis("survivors (% of the fullest bin)", range=[0, 105]),
         "showlegend": True,
     }
-    return _sliding(f"weights_{i}", at[0].layers[i].name, "", layout, at, draw)
+    return sliding(f"weights_{i}", at[0].layers[i].name, "", layout, at, draw)
 
 
-def _layer_chart(found: dict[int, Anatomy], at: Sequence[Anatomy]) -> Chart:
+def layer_chart(found: dict[int, Anatomy], at: Sequence[Anatomy]) -> Chart:
     traces, said, least = [], [], 100.0
     for i, layer in enumerate(found[min(found)].layers):
         left = [100 * a.layers[i].density for a in found.values()]
@@ -419,7 +419,7 @@ def _layer_chart(found: dict[int, Anatomy], at: Sequence[Anatomy]) -> Chart:
     return Chart("layers", f"{label} in each layer", caption, says, layout, traces, marks=marks)
 
 
-def _overlap_chart(found: dict[int, Anatomy], at: Sequence[Anatomy], density: dict[Any, float]) -> Chart:
+def overlap_chart(found: dict[int, Anatomy], at: Sequence[Anatomy], density: dict[Any, float]) -> Chart:
     """Shared weights as a multiple of chance: the shares themselves mostly follow density."""
     overlaps = [(density[level], o) for level, a in found.items() if (o := a.overlap) and o.chance > 0]
     x = [round(100 * d, 4) for d, _ in overlaps]

@@ -15,12 +15,12 @@ from lottery.views.report.charts import (
     Chart,
     Shown,
     Trace,
-    _layer_chart,
-    _overlap_chart,
-    _pixel_chart,
-    _sliding,
-    _unit_chart,
-    _weight_chart,
+    layer_chart,
+    overlap_chart,
+    pixel_chart,
+    sliding,
+    unit_chart,
+    weight_chart,
     axis,
     log_axis,
     plain,
@@ -53,19 +53,19 @@ def tickets(s: Shown, levels: Sequence[int]) -> Tickets:
     at = [found[max(known for known in found if known <= max(level, min(found)))] for level in levels]
     one = at[0]
     few = len(one.layers) <= FEW
-    charts = [_pixel_chart(at)] if one.pixels is not None else []
+    charts = [pixel_chart(at)] if one.pixels is not None else []
     if one.kernels:
         charts += _kernel_charts(at)
     if not one.linear:
         charts.append(_left_chart(at))
-    charts.append(_unit_chart(at) if few else _unit_map(at))
+    charts.append(unit_chart(at) if few else _unit_map(at))
     if len(found) > 1:
-        charts.append(_layer_chart(found, at) if few else _density_map(found, at))
+        charts.append(layer_chart(found, at) if few else _density_map(found, at))
     if any(a.overlap for a in found.values()):
-        charts.append(_overlap_chart(found, at, densities(s.levels)))
+        charts.append(overlap_chart(found, at, densities(s.levels)))
     if not few:
         charts.append(_spread_chart(at))
-    weights = [_weight_chart(at, i) for i in range(len(one.layers))] if few else []
+    weights = [weight_chart(at, i) for i in range(len(one.layers))] if few else []
     for chart in (*charts, *weights):
         chart.name = f"{s.letter or 'run'}_{chart.name}"
     columns = _columns(one)
@@ -134,7 +134,7 @@ def _left_chart(at: Sequence[Anatomy]) -> Chart:
     layout = {"xaxis": axis("units left (%)", range=[0, 100]), "yaxis": axis("") | _layer_axis()}
     kinds = "Filters of convolutions and units of linear layers"
     caption = f"{kinds} {'that are not dead' if known else 'that any weight leads to'}, mean over replicates."
-    chart = _sliding("left", "Filters and units left", caption, layout, at, draw)
+    chart = sliding("left", "Filters and units left", caption, layout, at, draw)
     chart.rows = len(at[0].layers)
     return chart
 
@@ -158,7 +158,7 @@ def _unit_map(at: Sequence[Anatomy]) -> Chart:
 
     layout = {"xaxis": axis("units, most connected first (%)", range=[0, 100]), "yaxis": axis("") | _layer_axis()}
     caption = "Share of the weights into each unit that are left, mean over replicates. Blank: none."
-    chart = _sliding("units", "How connected its units are", caption, layout, at, draw)
+    chart = sliding("units", "How connected its units are", caption, layout, at, draw)
     chart.rows = len(at[0].layers)
     return chart
 
@@ -241,7 +241,7 @@ def _spread_chart(at: Sequence[Anatomy]) -> Chart:
         "showlegend": True,
     }
     caption = "Root mean square of each layer’s survivors, all replicates together: what they start from, and become."
-    chart = _sliding("spread", "Surviving weights, initial and trained", caption, layout, at, draw)
+    chart = sliding("spread", "Surviving weights, initial and trained", caption, layout, at, draw)
     chart.rows = len(at[0].layers)
     return chart
 
@@ -280,7 +280,7 @@ def _kernel_charts(at: Sequence[Anatomy]) -> list[Chart]:
             )
 
         title = f"Kernels of {kernels[0].name.removesuffix('.weight')}, {when}"
-        one = _sliding(name, title, caption, layout, at, draw)
+        one = sliding(name, title, caption, layout, at, draw)
         one.traces = [outline]
         return one
 
