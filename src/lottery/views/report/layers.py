@@ -15,16 +15,16 @@ from lottery.views.report.charts import (
     Chart,
     Shown,
     Trace,
+    axis,
     layer_chart,
+    log_axis,
     overlap_chart,
     pixel_chart,
+    plain,
+    rounded,
     sliding,
     unit_chart,
     weight_chart,
-    axis,
-    log_axis,
-    plain,
-    rounded,
 )
 
 FEW = 6
