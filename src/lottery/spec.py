@@ -466,13 +466,14 @@ def flatten(spec: Spec) -> dict[str, Any]:
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the settings in which not all of these are alike, in the order of the first.
+    """Names of the settings in which not all of these are alike, in a spec's order. A run of a loop of one's own lacks
+    some.
 
     Args:
-        settings: one or more as of `flatten`, all with the same names.
+        settings: one or more as of `flatten`.
     """
-    first, *others = settings
-    return [name for name in first if any(other[name] != first[name] for other in others)]
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [name for name in names if any(each.get(name) != settings[0].get(name) for each in settings)]
 
 
 LENET_RATES = {"fc3.weight": 0.1}  # the paper's: the output layer at half the rate of the others (Figure 2)
