@@ -191,6 +191,31 @@ def test_more_levels_are_trained_alone_and_other_settings_are_refused(tmp_path: 
     assert content(tmp_path) == before
 
 
+def test_a_level_and_its_branches_draw_the_same_numbers_and_replicates_their_own(tmp_path: Path) -> None:
+    drawn: dict[tuple[int, int], set[float]] = {}
+    for level in tickets(tmp_path, branches=("reinit",), replicates=2):
+        numbers = torch.rand(1).item() + np.random.rand() + random.random()  # noqa: NPY002
+        drawn.setdefault((level.replicate, level.number), set()).add(numbers)
+        plain(level, 1)
+    assert [len(numbers) for numbers in drawn.values()] == [1] * 6
+    assert len(set.union(*drawn.values())) == 6
+
+
+def test_a_factory_that_draws_other_weights_now_is_refused(tmp_path: Path) -> None:
+    def factory(scale: float) -> Callable[[], nn.Module]:
+        def build() -> nn.Module:
+            network = Net()
+            network.first.weight.data *= scale
+            return network
+
+        return build
+
+    for level in lottery.tickets(factory(1.0), tmp_path, levels=1):
+        plain(level)
+    with pytest.raises(LotteryError, match=r"its ticket's weights of first\.weight are not what this version makes"):
+        list(lottery.tickets(factory(2.0), tmp_path, levels=2))
+
+
 @pytest.mark.parametrize("scheduler", [CosineAnnealingLR, lambda o, _: MultiStepLR(o, [3, 6])])
 def test_a_level_goes_on_where_it_was_killed_with_the_same_bytes(tmp_path: Path, scheduler: Any) -> None:
     for level in tickets(tmp_path / "whole"):
