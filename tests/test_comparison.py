@@ -521,6 +521,7 @@ def test_the_page_draws_the_differences(tmp_path: Path) -> None:
     assert found.headline.startswith(
         "Compared with A (slow), B (fast) is more accurate at all 2 levels, most clearly with"
     )
+    assert found.details[1].startswith("Dense, B is ")  # letters: their names are in the headline
     assert found.headings == ["B − A: test accuracy", "B − A: early stop"]
     assert [row["density"] for row in found.table] == ["100 %", "50 %"]
     cell = found.table[0]["cells"][0]

@@ -49,7 +49,8 @@ def between(shown: Sequence[Shown], levels: Sequence[int]) -> Section:
     first, *others = shown
     comparisons = [compare(s.run, first.run) for s in others]
     found = [finding(c, s.called, first.called) for s, c in zip(others, comparisons, strict=True)]
-    details = found[0].details if len(found) == 1 else [said for f in found for said in (f.headline, *f.details)]
+    brief = [finding(c, s.letter, first.letter) for s, c in zip(others, comparisons, strict=True)]
+    details = brief[0].details if len(brief) == 1 else [said for f in brief for said in (f.headline, *f.details)]
     lines = [
         _Line(f"{s.letter} − {first.letter}", s, trunk_of(s.levels), c.contrast)
         for s, c in zip(others, comparisons, strict=True)
