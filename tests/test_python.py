@@ -93,8 +93,8 @@ def test_choices_are_what_is_taken(tiny: Spec, kind: type, name: str) -> None:
 
 def events(spec: Spec) -> Iterator[Progress]:
     for place in wanted(spec):
-        yield Progress(place, spec.recipe.iterations // 2, 0.5)
-        yield Progress(place, spec.recipe.iterations, 0.5, Row(place, 0.5, 10, test_accuracy=0.5))
+        yield Progress(place, spec.recipe.iterations // 2, 0.5, done=0.5)
+        yield Progress(place, spec.recipe.iterations, 0.5, Row(place, 0.5, 10, test_accuracy=0.5), done=1.0)
 
 
 def shown(spec: Spec, monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
