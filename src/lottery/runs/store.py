@@ -260,7 +260,8 @@ class Run:
                 tensors = load_tensors(data[EARLY])
                 slots = {n.removeprefix(SLOT): tensors.pop(n) for n in list(tensors) if n.startswith(SLOT)}
                 _check_tensors(tensors, shapes)
-                _check_tensors(slots, _slots(self.network, self.spec.recipe))
+                if not isinstance(self.spec, OwnLoop):  # whose optimizer only its script knows
+                    _check_tensors(slots, _slots(self.network, self.spec.recipe))
             early = Moment(self.spec.rewound, tensors, slots)
         return SavedLevel(start, masks, trained, columns, row, early)
 
