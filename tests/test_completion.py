@@ -55,6 +55,15 @@ def test_what_is_offered(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert offered(capsys, "reproduce", "") == list(STUDIES)
 
 
+def test_what_files_of_ones_own_register_is_offered(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text("from lottery.criteria import CRITERIA\n\nCRITERIA['mine'] = lambda evidence: {}\n")
+    words = ("run", "quickstart", "--use", "mine.py", "--pruning.criterion", "m")
+    assert offered(capsys, *words) == ["magnitude", "mine"]
+    Path("mine.py").write_text("import nothing_of_the_kind")
+    assert offered(capsys, *words) == ["magnitude"]  # without a word: the command itself says what is wrong
+    assert offered(capsys, "run", "--use", "mine.py", "--jobs", "2", "--pruning.criterion", "ra") == ["random"]
+
+
 def test_every_flag_that_is_offered_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["run", "--help-all"])

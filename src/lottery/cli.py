@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import partial
 from importlib.util import find_spec
+from itertools import takewhile
 from math import inf
 from pathlib import Path
 from types import UnionType
@@ -273,6 +274,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     _open_streams()
     if arguments[:1] == ["--complete"]:
+        with suppress(LotteryError):  # what its files register completes too
+            code.load(code.read(_used(arguments[1:-1])))
         print(*completion.candidates(arguments[1:], _flags(), STUDIES), sep="\n")
         return 0
     console = Terminal(width=None if sys.stdout.isatty() else 120)
@@ -343,6 +346,14 @@ def _marks(hint: Any) -> tuple[Any, ...]:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _used(words: list[str]) -> list[str]:
+    """The files behind the last --use."""
+    if "--use" not in words:
+        return []
+    behind = words[len(words) - words[::-1].index("--use") :]
+    return list(takewhile(lambda word: not word.startswith("-"), behind))
 
 
 def _words(error: Exception, command: "Command | None") -> str:
