@@ -20,6 +20,7 @@ from lottery.runs import experiment
 from lottery.spec import PRESETS, Spec
 from lottery.starts import STARTS
 from lottery.views import measures, plots
+from lottery.words import branch_name
 
 LOTTERY = str(Path(sys.executable).with_name("lottery"))
 
@@ -163,7 +164,9 @@ def test_branches_of_a_finished_run_train_alone_and_show_in_table_and_figure(
     ax = plots.accuracy(lottery.Run(path))
     legend = ax.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["rewind", "one_shot", "reinit"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        branch_name(b) for b in ("rewind", "one_shot", "reinit")
+    ]
     lines = [bars[0] for bars in ax.containers]
     assert [line.get_color() for line in lines] == [
         measures.BRANCH_COLOURS[n] for n in ("rewind", "one_shot", "reinit")
