@@ -48,7 +48,7 @@ def main() -> None:
         optimizer = torch.optim.SGD(level.model.parameters(), lr=0.1, momentum=0.9)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)
         batches = Batches(TensorDataset(images[:1400], labels[:1400]), 1400, 50)
-        for i, (x, y) in zip(level.steps(100, optimizer, schedule, batches, save_every=30), batches):  # noqa: B905
+        for i, (x, y) in zip(level.steps(100, optimizer, schedule, batches, save_every=30), batches):  # noqa: B905  the loader never ends
             loss = nn.functional.cross_entropy(level.model(x), y)
             optimizer.zero_grad()
             loss.backward()

@@ -329,7 +329,7 @@ def keep(
     spec = OwnLoop(factory=type(model).__name__, prunable=patterns, levels=number)
     network = described_as_it_is(model, patterns)
     columns = ("iteration", "train_loss", "test_loss", "test_acc")
-    rows = list(zip(*(results[column] for column in columns), strict=True))  # type: ignore[literal-required]
+    rows = list(zip(*(results[column] for column in columns), strict=True))  # type: ignore[literal-required]  # all are keys
     nan = float("nan")
     found = history.from_rows([(at, loss, nan, nan, test, right / 100) for at, loss, test, right in rows])
     with store.lock(path):

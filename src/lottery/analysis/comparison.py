@@ -134,8 +134,8 @@ def matches(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[tuple[int, int]]:
     def apart(a: tuple[float, int], b: tuple[float, int]) -> tuple[float, int]:
         return abs(a[0] - b[0]) / (max(a[0], b[0]) or 1.0), abs(a[1] - b[1])
 
-    nearest = {a: min(right, key=lambda b, a=a: apart(a, b)) for a in left}  # type: ignore[misc]
-    back = {b: min(left, key=lambda a, b=b: apart(a, b)) for b in right}  # type: ignore[misc]
+    nearest = {a: min(right, key=lambda b, a=a: apart(a, b)) for a in left}  # type: ignore[misc]  # a lambda's default
+    back = {b: min(left, key=lambda a, b=b: apart(a, b)) for b in right}  # type: ignore[misc]  # a lambda's default
     return [(int(a[1]), int(b[1])) for a, b in nearest.items() if back[b] == a and apart(a, b)[0] <= NEAR]
 
 

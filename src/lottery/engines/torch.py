@@ -136,7 +136,7 @@ class _Session:
     def __init__(self, network: Network, recipe: Recipe, moment: Moment, device: str):
         module = network.module().to(device)
         if any(len(tensor.shape) == 4 for tensor in network.tensors.values()):
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
         self.module = module
         self.tensors = state(module)
         self.slots = {name: state_slots(recipe) for name, tensor in network.tensors.items() if not tensor.buffer}

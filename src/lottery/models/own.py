@@ -17,7 +17,7 @@ def is_row(function: object) -> bool:
 
     def takes(*arguments: object) -> bool:
         try:
-            inspect.signature(function).bind(*arguments)  # type: ignore[arg-type]
+            inspect.signature(function).bind(*arguments)  # type: ignore[arg-type]  # of unknown type
         except (TypeError, ValueError):  # ValueError: some callables in C tell nobody
             return False
         return True
