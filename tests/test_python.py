@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +24,33 @@ from lottery.runs.rows import Row, wanted
 from lottery.spec import Spec
 from lottery.views import plots, terminal
 
+ROOT = Path(__file__).parent.parent
 PARTS = [lottery.Spec, lottery.Data, lottery.Model, lottery.Recipe, lottery.Pruning]
 
 
 def test_dir_shows_the_public_names() -> None:
     assert dir(lottery) == sorted(lottery.__all__)
     assert all(hasattr(lottery, name) for name in dir(lottery))
+
+
+def test_one_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """pyproject.toml's: where this fails after a new version, `make setup` installs it."""
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert lottery.__version__ == said
+    assert f"\nversion: {said}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {said} (" in (ROOT / "CHANGELOG.md").read_text()
+    assert main(["--version"]) == 0
+    module = subprocess.run([sys.executable, "-m", "lottery", "--version"], capture_output=True, text=True, check=True)
+    assert capsys.readouterr().out == module.stdout == f"lottery {said}\n"
+
+
+def test_the_module_ends_as_the_command_does() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "lottery", "show", "none"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("lottery: error: ")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("part", PARTS)

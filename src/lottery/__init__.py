@@ -1,5 +1,7 @@
 """Find, study and use winning lottery tickets: sparse subnetworks that train from their own initial weights."""
 
+from importlib.metadata import version
+
 from lottery.api import hold, open_run, report, run, tickets
 from lottery.errors import LotteryError
 from lottery.fields import describe
@@ -21,6 +23,9 @@ __all__ = [
     "run",
     "tickets",
 ]
+
+__version__ = version("lottery")
+"""Of the installed package: pyproject.toml says it."""
 
 describe(Data, Model, Pruning, Recipe, Spec)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import takewhile
 from math import inf
@@ -277,6 +278,9 @@ def main(arguments: list[str] | None = None) -> int:
         with suppress(LotteryError):  # what its files register completes too
             code.load(code.read(_used(arguments[1:-1])))
         print(*completion.candidates(arguments[1:], _flags(), STUDIES), sep="\n")
+        return 0
+    if arguments == ["--version"]:
+        print("lottery", version("lottery"))
         return 0
     console = Terminal(width=None if sys.stdout.isatty() else 120)
     command: Command | None = None

@@ -575,6 +575,7 @@ PRESETS: dict[str, Spec] = {
         replicates=3,
     ),
 }
+"""Name -> spec of the experiments that `lottery run NAME` knows."""
 
 
 def load(preset_or_path: str | Path) -> Spec:
