@@ -1,7 +1,8 @@
 # Everything a new machine needs: Python 3.11 and a package index.
 #   make run    install what running needs, then the quickstart experiment
 #   make test   install the test tools as well, then lint, types and tests
-#   make integrations  install Hugging Face's and Lightning's libraries too, then train through their loops
+#   make integrations  install Hugging Face's and Lightning's libraries too, then train through their loops; the site
+#   make docs   the site of docs/, into site/
 #   make faults the slow proofs: disk errors, flipped bits, a hundred kills: several minutes
 
 export PIP_CONSTRAINT := constraints.txt
@@ -11,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test integrations faults lint
+.PHONY: setup run test integrations docs faults lint
 
 setup: .venv/.dev
 
@@ -29,8 +30,13 @@ setup: .venv/.dev
 
 .venv/.integrations: .venv/.dev
 	@echo "== installing what the integrations need"
-	$(BIN)/python -m pip install -q -e ".[hf,lightning]"
+	$(BIN)/python -m pip install -q -e ".[docs,hf,lightning]"
 	$(BIN)/python -m pip check
+	touch $@
+
+.venv/.docs: .venv/.run
+	@echo "== installing what the site needs"
+	$(BIN)/python -m pip install -q -e ".[docs]"
 	touch $@
 
 run: .venv/.run
@@ -42,6 +48,9 @@ test: lint
 
 integrations: .venv/.integrations
 	$(BIN)/pytest -o addopts="-q -rs" --timeout 600 tests/integrations
+
+docs: .venv/.docs
+	$(BIN)/mkdocs build --strict
 
 faults: .venv/.dev
 	$(BIN)/pytest -o addopts="-n 2 -q -s" --timeout 3600 tests/faults

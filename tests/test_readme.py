@@ -1,4 +1,5 @@
-"""The Python in the README and in docs/ is run as it stands."""
+"""What README, CONTRIBUTING and docs/ show is so: Python runs as it stands, links lead somewhere, numbers are those of
+the results."""
 
 import re
 import subprocess
@@ -11,31 +12,61 @@ import pytest
 from lottery.analysis.answer import answer
 from lottery.analysis.frames import curve, read_levels
 from lottery.analysis.verdicts import default_margin, judge
+from lottery.starts import STARTS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
-BLOCKS = [code for page in PAGES for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = {str(file.relative_to(ROOT)): file.read_text() for file in FILES}
+BLOCKS = {
+    f"{page}-{number}": (page, code)
+    for page, text in PAGES.items()
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL), 1)
+}
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
-def test_python_in_the_readme_runs(code: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", BLOCKS)
+def test_python_on_a_page_runs_and_prints_what_the_page_says(name: str, tmp_path: Path) -> None:
+    page, code = BLOCKS[name]
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout
-    printed = [
-        text
-        for page in PAGES
-        for text in re.findall(re.escape(code) + r"```\n\nprints\n\n```\n(.*?)```", page, re.DOTALL)
-    ]
-    assert all(line in result.stdout for text in printed for line in text.splitlines() if "..." not in line)
+    for text in re.findall(re.escape(code) + r"```\n\nprints\n\n```\n(.*?)```", PAGES[page], re.DOTALL):
+        for line in text.splitlines():
+            assert "..." in line or line in result.stdout
 
 
-def test_files_that_the_readme_names_exist() -> None:
-    root = Path(__file__).parent.parent
-    assert "@@" not in README
-    for name in re.findall(r"\]\(((?!http)[^)]+)\)", README) + re.findall(r"`(src/[^`]+)`", README):
-        assert (root / name).exists(), name
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page: str) -> None:
+    """In the repository; whether those of docs/ do in the site too, its build says."""
+    folder = (ROOT / page).parent
+    for link in re.findall(r"\]\((?!http)([^)#]+)", PAGES[page]):
+        assert (folder / link).exists(), link
+    for name in re.findall(r"`((?:src|examples|results|benchmarks|tests)/[^`*]+)`", PAGES[page]):
+        assert (ROOT / name).exists(), name
+    assert "@@" not in PAGES[page]
+
+
+def test_the_science_has_every_start_rule() -> None:
+    table = [line for line in PAGES["docs/science.md"].splitlines() if line.startswith("| `")]
+    named = {name for line in table for name in re.findall(r"`([a-z_0-9.]+)`", line.split("|")[1])}
+    assert set(STARTS) <= named
+
+
+def test_the_speeds_are_those_of_the_results() -> None:
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    milliseconds, times = (_table(results, title) for title in ("ms per iteration", "times faster than bare"))
+    assert len(times) > 5
+    for weights, row in milliseconds.items():
+        cells = [weights.partition(" (")[0], row["bare"], row["sparse"], times[weights]["sparse"].partition(" ")[0]]
+        assert f"| {' | '.join(cells)} |" in PAGES["docs/speed.md"]
+
+
+def _table(text: str, title: str) -> dict[str, dict[str, str]]:
+    """The first table below a title in bold: first cell of a row -> column -> cell."""
+    below = text[text.index(f"**{title}") :].splitlines()[2:]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in below[: below.index("")])
+    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
 
 
 RESULTS = ROOT / "results" / "mnist-10000it" / "levels.csv"
