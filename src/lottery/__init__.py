@@ -1,9 +1,10 @@
 """Find, study and use winning lottery tickets: sparse subnetworks that train from their own initial weights."""
 
-from lottery.api import hold, open_run, report, run, tickets
+from lottery.api import hold, load_ticket, open_run, report, run, tickets
 from lottery.errors import LotteryError
 from lottery.fields import describe
 from lottery.runs.store import Run
+from lottery.runs.ticket import Ticket
 from lottery.spec import PRESETS, Data, Model, Pruning, Recipe, Spec
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "Recipe",
     "Run",
     "Spec",
+    "Ticket",
     "hold",
+    "load_ticket",
     "open_run",
     "report",
     "run",
