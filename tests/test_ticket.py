@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,8 +67,8 @@ def test_every_ticket_trains_to_the_recorded_bits(run: lottery.Run, tmp_path: Pa
     assert {place.branch for place in run.places()} == {"rewind", *STACK.draws}
     for place in run.places():
         ticket = run.ticket(place.level, place.replicate, place.branch, place.draw)
-        for held in (ticket, lottery.load_ticket(ticket.save(tmp_path / "ticket"))):
-            assert bits(held.train().weights) == bits(ticket.trained), place
+        loaded = lottery.load_ticket(ticket.save(tmp_path / "ticket"))
+        assert bits(loaded.train().weights) == bits(ticket.trained), place
     assert run.ticket(1).optimizer
     assert not run.ticket(1, branch="reinit").optimizer
     assert not run.ticket(0).optimizer
@@ -104,32 +105,38 @@ def test_a_file_takes_what_bits_and_kept_values_take(
     path = ticket.save(tmp_path / "ticket", weights=weights)  # type: ignore[arg-type]
     kept = sum(int(mask.sum()) for mask in masks.values()) + 410
     values = 4 * kept * (2 if weights == "both" else 1)
-    assert 0 < path.stat().st_size - 266_200 / 8 - values < 5_000
-    assert path.stat().st_size < kilobytes * 1000 + 2_500
+    assert 0 < path.stat().st_size - 266_200 / 8 - values < 6_000
+    assert abs(path.stat().st_size - 1000 * kilobytes) < 5_000
 
 
 def test_modules_compute_what_the_ticket_does(run: lottery.Run, residual: Ticket, tmp_path: Path) -> None:
     """In a fresh process, without the run, too."""
-    for ticket in (run.ticket(2), residual):
+    tickets = {"stack": run.ticket(2), "residual": residual}
+    expected = {}
+    for name, ticket in tickets.items():
         module = ticket.module()
         assert not module.training
         assert type(module) is nn.Sequential
         assert bits(get_weights(module)) == bits(ticket.trained)
-        assert bits(get_weights(ticket.module(weights="start"))) == bits(ticket.start)
         other = ticket.module(weights="start")
+        assert bits(get_weights(other)) == bits(ticket.start)
         other.load_state_dict(ticket.state_dict())
         assert bits(get_weights(other)) == bits(ticket.trained)
         examples = torch.linspace(-1, 1, 3 * int(np.prod(ticket.network.inputs)))
-        torch.save(examples, tmp_path / "examples.pt")
-        source = (
-            "import lottery, torch\n"
-            f"ticket = lottery.load_ticket({str(ticket.save(tmp_path / 'ticket', weights='trained'))!r})\n"
-            f"x = torch.load({str(tmp_path / 'examples.pt')!r}).reshape(3, *ticket.network.inputs)\n"
-            f"torch.save(ticket.module()(x), {str(tmp_path / 'logits.pt')!r})\n"
-        )
-        subprocess.run([sys.executable, "-c", source], check=True)
-        expected = module(examples.reshape(3, *ticket.network.inputs))
-        torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected)
+        with torch.inference_mode():
+            expected[name] = module(examples.reshape(3, *ticket.network.inputs)).numpy()
+        ticket.save(tmp_path / name, weights="trained")
+    source = """if True:
+        import numpy, torch
+        import lottery
+        for name in ("stack", "residual"):
+            ticket = lottery.load_ticket(name)
+            x = torch.linspace(-1, 1, 3 * int(numpy.prod(ticket.network.inputs))).reshape(3, *ticket.network.inputs)
+            numpy.save(name + ".npy", ticket.module()(x).detach().numpy())
+    """
+    subprocess.run([sys.executable, "-c", source], cwd=tmp_path, check=True)
+    for name, logits in expected.items():
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), logits, rtol=1e-6)
 
 
 def test_held_masks_are_the_tickets(run: lottery.Run) -> None:
@@ -154,21 +161,26 @@ class Net(nn.Module):
         self.first, self.last = nn.Linear(units, units), nn.Linear(units, units)
         self.last.weight = self.first.weight
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.last(self.first(x))
+        return logits
+
 
 def test_a_network_of_ones_own_needs_its_factory(tmp_path: Path) -> None:
     for level in lottery.tickets(Net, tmp_path / "mine", levels=1, rate=0.5):
         optimizer = torch.optim.SGD(level.model.parameters(), 0.1)
-        (level.model.last(level.model.first(torch.ones(1, 6)))).sum().backward()
+        level.model(torch.ones(1, 6)).sum().backward()
         optimizer.step()
         level.record(test_accuracy=0.5)
     ticket = lottery.load_ticket(lottery.open_run(tmp_path / "mine").ticket(1).save(tmp_path / "ticket"))
     module = ticket.module(Net)
+    assert isinstance(module, Net)
     assert module.last.weight is module.first.weight
     assert bits(get_weights(module)) == bits(ticket.trained)
     for call, words in (
         (ticket.module, "of a network of one's own, Net, .* ticket.module"),
         (lambda: ticket.module(lambda: Net(5)), "factory makes another network than the ticket's: .*first.weight"),
-        (lambda: ticket.module(lambda: 1 / 0), "factory fails: .*ZeroDivisionError"),
+        (lambda: ticket.module(lambda: Net(-1)), "factory fails: .*RuntimeError"),
         (ticket.train, "only its own script can train it"),
     ):
         with pytest.raises(LotteryError, match=words):
@@ -180,17 +192,24 @@ def test_what_is_missing_or_damaged_is_said_in_a_line(run: lottery.Run, tmp_path
     for call, words in (
         (lambda: run.ticket(5), "has no rewind, replicate 0, level 5: there are levels 0 to 2"),
         (lambda: run.ticket(1, branch="shuffle"), "there is no level of that kind"),
-        (lambda: ticket.module(weights="both"), "unknown weights 'both': choose from start, trained"),
-        (lambda: ticket.save(tmp_path / "t", weights="all"), "unknown weights 'all': choose from both"),
+        (
+            lambda: ticket.module(weights="both"),  # type: ignore[arg-type]
+            "unknown weights 'both': choose from start, trained",
+        ),
+        (
+            lambda: ticket.save(tmp_path / "t", weights="all"),  # type: ignore[arg-type]
+            "unknown weights 'all': choose from both",
+        ),
         (lambda: lottery.load_ticket(tmp_path / "none"), "no such file; `lottery export"),
     ):
         with pytest.raises(LotteryError, match=words):
             call()
     alone = lottery.load_ticket(ticket.save(tmp_path / "alone", weights="trained"))
     assert alone.start is None
-    for call in (alone.train, lambda: alone.module(weights="start"), lambda: alone.save(tmp_path / "both")):
+    needing: list[Callable[[], object]] = [alone.train, alone.begin, lambda: alone.save(tmp_path / "both")]
+    for needs in needing:
         with pytest.raises(LotteryError, match=r"this ticket has no start weights: .* take it from its run"):
-            call()
+            needs()
     strange = replace(ticket, source={**ticket.source, "data": {"test": "0"}})
     with pytest.raises(LotteryError, match=r"was trained on data .*'0'"):
         strange.train()

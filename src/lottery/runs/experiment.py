@@ -328,7 +328,9 @@ def train_again(ticket: Ticket, data_dir: Path | str | None = None) -> engines.T
     """Trains a ticket as its level was trained; see `Ticket.train`."""
     spec, source = ticket.spec, ticket.source
     if spec.use:
-        raise LotteryError(f"this ticket was made with code of one's own, {', '.join(spec.use)}: train it in its run")
+        raise LotteryError(
+            f"this ticket was made with code of one's own, {', '.join(map(str, spec.use))}: train it in its run"
+        )
     network, start = check(spec), ticket.begin()
     device = engines.resolve_device(source["device"])
     engine = engines.choose(source["engine"], network, spec.recipe, device)

@@ -51,7 +51,7 @@ MASK, OPTIMIZER = "mask", "optimizer"
 Which = Literal["start", "trained"]
 """Which weights of a ticket: those that it starts from, or those that it was trained to."""
 
-WHICH = ("start", "trained")
+WHICH: tuple[Which, ...] = ("start", "trained")
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +190,7 @@ class Ticket:
         if weights not in ("both", *WHICH):
             raise LotteryError(known("weights", weights, ("both", *WHICH)))
         arrays = {f"{MASK}:{name}": pack(mask) for name, mask in self.masks.items()}
-        for which in WHICH if weights == "both" else (weights,):
+        for which in WHICH if weights == "both" else [weights]:
             arrays |= {f"{which}:{name}": self._kept(name, array) for name, array in self.weights(which).items()}
         if weights != "trained":
             slots = self.optimizer.items()
