@@ -143,7 +143,7 @@ def test_the_callers_arrays_are_copied(predictor: Predictor) -> None:
 
 def test_units_that_lead_nowhere_are_no_work() -> None:
     """Nor those that lead only to such units."""
-    network, weights, kept = ticket((12, 9, 8, 4), 0.6)
+    network, weights, kept = ticket((12, 9, 8, 4), 0.8)
     kept["fc3.weight"][:, 5] = False
     kept["fc2.weight"][:, 3] = np.arange(8) == 5
     x = examples(12, count=20)
@@ -179,7 +179,7 @@ def test_threads_share_a_predictor() -> None:
 def test_subnormal_numbers_are_flushed_in_the_kernel_alone() -> None:
     network, weights, kept = ticket((1, 1), 1.0)
     weights["fc1.weight"][:], weights["fc1.bias"][:] = 1e-38, 0
-    assert Predictor(network, weights, kept)(np.float32([[0.1]])) == 0
+    assert Predictor(network, weights, kept)(np.full((1, 1), 0.1)) == 0
     assert np.float32(1e-38) * np.float32(0.1) != 0
 
 

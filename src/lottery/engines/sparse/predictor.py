@@ -105,13 +105,17 @@ def _slices(weights: list[np.ndarray], masks: list[np.ndarray], biases: list[np.
     """Lays out layers, from the first to the output. weights, masks: [out, in] each; biases: [out] each."""
     masks = leading_on(masks)
     features = spare = masks[0].shape[1]
-    sources, values, constants, hidden = [], [], [], 0
+    sources: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    constants: list[np.ndarray] = []
+    hidden = 0
     row_of = np.arange(features)  # rows of the layer's inputs
     for i, (weight, mask, bias) in enumerate(zip(weights, masks, biases, strict=True)):
         units = np.arange(len(mask))
         if i + 1 < len(masks):
+            leads: np.ndarray = np.any(masks[i + 1], axis=0)
             units = np.argsort(-mask.sum(axis=1), kind="stable")
-            units = units[masks[i + 1].any(axis=0)[units]]  # no others are read
+            units = units[leads[units]]  # no others are read
             hidden += -(-len(units) // SLICE)
         rows = np.zeros(len(mask), np.int64)
         rows[units] = spare + 1 + SLICE * len(constants) + np.arange(len(units))
