@@ -139,6 +139,21 @@ def test_modules_compute_what_the_ticket_does(run: lottery.Run, residual: Ticket
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), logits, rtol=1e-6)
 
 
+def test_what_is_made_of_a_ticket_computes_what_it_does(run: lottery.Run, residual: Ticket) -> None:
+    """Shrunk, and on its surviving weights alone."""
+    for ticket in (run.ticket(2), residual):
+        examples = torch.linspace(-1, 1, 5 * int(np.prod(ticket.network.inputs))).reshape(5, *ticket.network.inputs)
+        expected = ticket.module()(examples).detach()
+        shrunk = ticket.shrunk()
+        torch.testing.assert_close(shrunk(examples).detach(), expected, rtol=1e-5, atol=1e-5)
+        assert sum(p.numel() for p in shrunk.parameters()) <= sum(p.numel() for p in ticket.module().parameters())
+    logits = run.ticket(2).predictor()(torch.ones(2, 28, 28))
+    expected = run.ticket(2).module()(torch.ones(2, 28, 28)).detach()
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(LotteryError, match="stacks of linear layers"):
+        residual.predictor()
+
+
 def test_held_masks_are_the_tickets(run: lottery.Run) -> None:
     ticket = run.ticket(2)
     module = ticket.module(weights="start").train()
