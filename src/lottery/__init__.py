@@ -1,5 +1,6 @@
 """Find, study and use winning lottery tickets: sparse subnetworks that train from their own initial weights."""
 
+from lottery import export
 from lottery.api import hold, load_ticket, open_run, report, run, tickets
 from lottery.errors import LotteryError
 from lottery.fields import describe
@@ -17,6 +18,7 @@ __all__ = [
     "Run",
     "Spec",
     "Ticket",
+    "export",
     "hold",
     "load_ticket",
     "open_run",
