@@ -729,12 +729,13 @@ def _report(command: ReportCommand, console: Console) -> None:
 
 
 def _export(command: ExportCommand, console: Console) -> None:
-    file = Path(command.run)
+    file = Path(command.run) if os.path.isfile(command.run) else None  # no error for a name that no file can have
     options: dict[str, Any] = {"weights": command.weights} if command.weights else {}
     options |= {"shrunk": True} if command.shrunk else {}
-    if file.is_file():
-        if command.level is not None:
-            raise LotteryError(f"--level {command.level}: {file} is one ticket already; leave --level out")
+    if file:
+        for name in ("level", "replicate", "branch", "draw"):
+            if (value := getattr(command, name)) != getattr(ExportCommand, name):
+                raise LotteryError(f"--{name} {value}: {file} is one ticket already; leave --{name} out")
         made = ticket.load(file)
     else:
         run = store.find(command.run, command.runs_dir)
@@ -743,7 +744,7 @@ def _export(command: ExportCommand, console: Console) -> None:
         made = run.ticket(command.level, command.replicate, command.branch or None, command.draw)
         options |= {"run": run} if command.to == "card" else {}
     path = command.output or Path(export.file_name(made, command.to, command.shrunk))
-    if path.exists() and file.exists() and path.samefile(file):
+    if file and path.exists() and path.samefile(file):
         raise LotteryError(f"-o {path}: is what is read; name another file")
     export.write(made, path, command.to, **options)
     size = number_of(path.stat().st_size, "byte")
