@@ -221,8 +221,8 @@ class ExportCommand:
     """Which one; 0 is the dense network."""
 
     to: Literal["safetensors", "onnx", "csr", "card"] = "safetensors"
-    """Format: safetensors (the ticket itself, which lottery.load_ticket reads), onnx (any runtime), csr (arrays in an
-    .npz), card (Markdown)."""
+    """Format: safetensors (the ticket itself, which lottery.load_ticket reads), onnx (any runtime), csr (arrays for
+    SciPy), card (Markdown)."""
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FILE")] = None
     """Where to write it, replacing what is there; named after run and level, in this folder, if not given."""
