@@ -1,7 +1,8 @@
 # Everything a new machine needs: Python 3.11 and a package index.
 #   make run    install what running needs, then the quickstart experiment
 #   make test   install the test tools as well, then lint, types and tests
-#   make integrations  install Hugging Face's and Lightning's libraries too, then train through their loops; the site
+#   make integrations  install Hugging Face's, Lightning's and ONNX's libraries too, then train through their loops,
+#               compute what is exported, and build the site
 #   make docs   the site of docs/, into site/
 #   make faults the slow proofs: disk errors, flipped bits, a hundred kills: several minutes
 
@@ -30,7 +31,7 @@ setup: .venv/.dev
 
 .venv/.integrations: .venv/.dev
 	@echo "== installing what the integrations need"
-	$(BIN)/python -m pip install -q -e ".[docs,hf,lightning]"
+	$(BIN)/python -m pip install -q -e ".[docs,hf,lightning,onnx]"
 	$(BIN)/python -m pip check
 	touch $@
 

@@ -519,11 +519,11 @@ def test_one_that_says_nonsense_under_a_right_checksum_is_refused(run: store.Run
     del whole["sha256"]
     for wrong in ({}, {"record": np.zeros(3, np.uint8)}, {"record": np.frombuffer(b"[]", np.uint8)}):
         tensors = (whole | wrong) if wrong else {n: a for n, a in whole.items() if n != "record"}
-        checksum = np.frombuffer(bytes.fromhex(checkpoints._digest(tensors)), np.uint8)
+        checksum = np.frombuffer(bytes.fromhex(files.digest(tensors)), np.uint8)
         kept.write_bytes(save_tensors(tensors | {"sha256": checksum}))
         assert refused(run).endswith(AWAY)
     without = {n: a for n, a in whole.items() if n != "rows"}
-    checksum = np.frombuffer(bytes.fromhex(checkpoints._digest(without)), np.uint8)
+    checksum = np.frombuffer(bytes.fromhex(files.digest(without)), np.uint8)
     kept.write_bytes(save_tensors(without | {"sha256": checksum}))
     with pytest.raises(LotteryError, match=r"level-01\.partial is damaged: KeyError: 'rows'; move this file away"):
         LevelCheckpoint(run, PLACE, case_of_files().start).read()

@@ -13,6 +13,7 @@ import pytest
 
 from lottery import completion
 from lottery.cli import main
+from lottery.export import FORMATS
 from lottery.spec import PRESETS
 from lottery.starts import STARTS
 from lottery.studies import STUDIES
@@ -47,6 +48,9 @@ def test_what_is_offered(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert offered(capsys, "run", "quickstart", "--data", "k") == ["kmnist"]
     assert offered(capsys, "run", "x", "--branches", "") == list(STARTS)
     assert offered(capsys, "run", "--recipe.m") == ["--recipe.milestones", "--recipe.momentum"]
+    assert offered(capsys, "export", "m") == ["mnist-1"]
+    assert offered(capsys, "export", "x", "--to", "") == list(FORMATS)
+    assert offered(capsys, "export", "x", "--weights", "s") == ["start"]
     assert offered(capsys, "figures", "--f") == ["--format"]
     assert offered(capsys, "figures", "x", "--format", "") == ["png", "pdf", "svg"]
     assert offered(capsys, "list", "--") == ["--help", "--json", "--runs-dir"]

@@ -14,7 +14,7 @@ import lottery
 ORDER = [
     *("errors", "fields", "words", "files", "seeds", "masks", "spec", "criteria", "starts", "loop"),
     *("data", "models", "engines", "runs", "analysis", "views", "studies"),
-    *("notebook", "api", "completion", "cli", "__main__"),
+    *("export", "notebook", "api", "completion", "cli", "__main__"),
 ]
 """Folders, and the modules beside them, which are rooms of their own: a file imports from its own folder and from what
 stands before it."""
@@ -31,6 +31,8 @@ LIBRARIES = {  # where alone a library is imported
     "plotly": {"views/report/"},
     "jinja2": {"views/report/"},
     "numba": {"engines/sparse/"},
+    "onnx": {"export.py"},
+    "onnxruntime": {"export.py"},
 }
 
 SOURCE = Path(lottery.__file__).parent

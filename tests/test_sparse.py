@@ -184,7 +184,7 @@ def test_without_a_folder_to_write_to_kernels_are_compiled_each_time(
         assert compile_twice(tmp_path / "twice.py") == (4, True)
     monkeypatch.setattr(training, "_cache", lambda: None)
     assert sparse.slow_start().endswith("to keep them, set NUMBA_CACHE_DIR to a folder for them")
-    with training._alone():
+    with training.alone():
         pass
 
 

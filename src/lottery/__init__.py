@@ -2,10 +2,12 @@
 
 from importlib.metadata import version
 
-from lottery.api import hold, open_run, report, run, tickets
+from lottery import export
+from lottery.api import hold, load_ticket, open_run, report, run, tickets
 from lottery.errors import LotteryError
 from lottery.fields import describe
 from lottery.runs.store import Run
+from lottery.runs.ticket import Ticket
 from lottery.spec import PRESETS, Data, Model, Pruning, Recipe, Spec
 
 __all__ = [
@@ -17,7 +19,10 @@ __all__ = [
     "Recipe",
     "Run",
     "Spec",
+    "Ticket",
+    "export",
     "hold",
+    "load_ticket",
     "open_run",
     "report",
     "run",

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lottery.errors import LotteryError, check_type, shown
-from lottery.runs import experiment, store, trackers
+from lottery.runs import experiment, store, ticket, trackers
 from lottery.runs.store import Run
+from lottery.runs.ticket import Ticket
 from lottery.spec import Spec, load
 
 if TYPE_CHECKING:  # two seconds
     from torch import Tensor, nn
 
     from lottery.engines.hold import Held
-    from lottery.runs.tickets import Level
+    from lottery.runs.own import Level
 
-__all__ = ["hold", "open_run", "report", "run", "tickets"]
+__all__ = ["hold", "load_ticket", "open_run", "report", "run", "tickets"]
 
 
 def hold(module: "nn.Module", masks: "Mapping[str, np.ndarray | Tensor]") -> AbstractContextManager["Held"]:
@@ -179,9 +180,9 @@ def tickets(
             level that should not be saved: never trained, a copy trained instead, or not finite. What was finished is
             kept.
     """
-    from lottery.runs import tickets as runs
+    from lottery.runs import own
 
-    return runs.tickets(
+    return own.tickets(
         factory,
         path,
         rate=rate,
@@ -207,6 +208,15 @@ def open_run(name: Path | str, runs_dir: Path | str = "runs") -> Run:
     check_type("name", name, Path)
     check_type("runs_dir", runs_dir, Path)
     return store.find(str(name), Path(runs_dir))
+
+
+def load_ticket(path: Path | str) -> Ticket:
+    """Reads a ticket from the file that `Ticket.save` or `lottery export` wrote. It runs no code.
+
+    Raises:
+        LotteryError: for a file that is missing, no ticket, of a later version, or damaged.
+    """
+    return ticket.load(path)
 
 
 def report(runs: Sequence[Run], path: Path | str, margin: float | None = None) -> Path:

@@ -1,5 +1,5 @@
-"""The command line: lottery run | reproduce | report | figures | show | verify | note | list. Parses, calls, prints;
-all of it can be done from Python."""
+"""The command line: lottery run | reproduce | report | figures | export | show | verify | note | list. Parses, calls,
+prints; all of it can be done from Python."""
 
 import io
 import json
@@ -23,14 +23,14 @@ import tyro
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from lottery import api, completion, models
+from lottery import api, completion, export, models
 from lottery.analysis import listing
 from lottery.criteria import CRITERIA
 from lottery.data import DATASETS, SCALINGS
 from lottery.engines import ENGINES
 from lottery.errors import LotteryError, line, shown
 from lottery.fields import texts
-from lottery.runs import code, experiment, store, trackers, verify
+from lottery.runs import code, experiment, store, ticket, trackers, verify
 from lottery.spec import (
     DATA_ORDERS,
     OPTIMIZER_STATES,
@@ -212,6 +212,42 @@ class FiguresCommand:
 
 
 @dataclass(frozen=True)
+class ExportCommand:
+    """Write the ticket of one level to a file: its own format, ONNX, CSR arrays, or a card for a model hub."""
+
+    run: tyro.conf.Positional[str]
+    """Its folder, its name, or the beginning of its name; or a ticket's file, which needs no --level."""
+
+    level: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Which one; 0 is the dense network."""
+
+    to: Literal["safetensors", "onnx", "csr", "card"] = "safetensors"
+    """Format: safetensors (the ticket itself, which lottery.load_ticket reads), onnx (any runtime), csr (arrays for
+    SciPy), card (Markdown)."""
+
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FILE")] = None
+    """Where to write it, replacing what is there; named after run and level, in this folder, if not given."""
+
+    weights: Literal["both", "start", "trained"] | None = None
+    """Which weights: both (for safetensors, if not given), start, or trained (for the others, if not given)."""
+
+    shrunk: tyro.conf.FlagCreatePairsOff[bool] = False
+    """For onnx: without units and channels that have no way in or no way out."""
+
+    replicate: int = 0
+    """Of which replicate."""
+
+    branch: Annotated[str, tyro.conf.arg(metavar="RULE")] = ""
+    """Of which branch; the trunk's if not given."""
+
+    draw: int = 0
+    """Of a branch that is drawn several times per level."""
+
+    runs_dir: Folder = Path("runs")
+    """Where to look for it."""
+
+
+@dataclass(frozen=True)
 class ShowCommand:
     """Print what a run says about its tickets, its table, and which of its levels are winning tickets."""
 
@@ -300,6 +336,8 @@ def main(arguments: list[str] | None = None) -> int:
             names = [name.strip() for name in command.only.split(",") if name.strip()] or plots.FIGURES
             for path in plots.save(run, names, command.format, command.width):
                 console.print(f"figure:  {path}", highlight=False, markup=False, soft_wrap=True)
+        elif isinstance(command, ExportCommand):
+            _export(command, console)
         elif isinstance(command, ShowCommand):
             run = store.find(command.run, command.runs_dir).now()  # of one moment, also while it goes on
             console.print(terminal.labels(run), end="")
@@ -340,6 +378,7 @@ def _flags() -> dict[str, dict[str, Iterable[str]]]:
         part, _, setting = name.rpartition(".")
         run[_flag(name)] = CHOICES.get((parts.get(part, Spec), setting), ())
     run |= {"--branches": STARTS, "--engine": ("auto", *ENGINES), "--device": ("auto", "cpu", "cuda")}
+    found["export"] |= {"--branch": STARTS, "--weights": ("both", *ticket.WHICH)}
     run |= {short: run[long] for short, long in SHORT.items()} | {"--log": trackers.LOGS, "--help-all": ()}
     return found
 
@@ -392,6 +431,7 @@ Command = (
     | ReproduceCommand
     | ReportCommand
     | FiguresCommand
+    | ExportCommand
     | ShowCommand
     | VerifyCommand
     | NoteCommand
@@ -551,6 +591,7 @@ def _tyro(arguments: list[str], run: Any, registry: tyro.constructors.Constructo
         | Annotated[ReproduceCommand, tyro.conf.subcommand("reproduce")]
         | Annotated[ReportCommand, tyro.conf.subcommand("report")]
         | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
+        | Annotated[ExportCommand, tyro.conf.subcommand("export")]
         | Annotated[ShowCommand, tyro.conf.subcommand("show")]
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
         | Annotated[NoteCommand, tyro.conf.subcommand("note")]
@@ -689,6 +730,29 @@ def _report(command: ReportCommand, console: Console) -> None:
     if len(runs) > 1:
         console.print(terminal.comparison([run.now() for run in runs]), highlight=False, markup=False, soft_wrap=True)
     console.print(f"report:  {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _export(command: ExportCommand, console: Console) -> None:
+    file = Path(command.run) if os.path.isfile(command.run) else None  # no error for a name that no file can have
+    options: dict[str, Any] = {"weights": command.weights} if command.weights else {}
+    options |= {"shrunk": True} if command.shrunk else {}
+    if file:
+        for name in ("level", "replicate", "branch", "draw"):
+            if (value := getattr(command, name)) != getattr(ExportCommand, name):
+                raise LotteryError(f"--{name} {value}: {file} is one ticket already; leave --{name} out")
+        made = ticket.load(file)
+    else:
+        run = store.find(command.run, command.runs_dir)
+        if command.level is None:
+            raise LotteryError(f"which level of {run.path.name}? Give --level N; `lottery show` lists them")
+        made = run.ticket(command.level, command.replicate, command.branch or None, command.draw)
+        options |= {"run": run} if command.to == "card" else {}
+    path = command.output or Path(export.file_name(made, command.to, command.shrunk))
+    if file and path.exists() and path.samefile(file):
+        raise LotteryError(f"-o {path}: is what is read; name another file")
+    export.write(made, path, command.to, **options)
+    size = number_of(path.stat().st_size, "byte")
+    console.print(f"written: {path} ({size})", highlight=False, markup=False, soft_wrap=True)
 
 
 def _verify(command: VerifyCommand, console: Console) -> int:

@@ -22,7 +22,7 @@ from lottery.engines import history
 from lottery.errors import LotteryError, check_type
 from lottery.masks import Masks, Weights, apply, check_applied, density, select
 from lottery.models.torch import check_shapes, described_as_it_is, get_weights, prunable, set_weights
-from lottery.runs import store, tickets
+from lottery.runs import own, store
 from lottery.runs.rows import Place
 from lottery.runs.store import Run, SavedLevel
 from lottery.seeds import Key, stream
@@ -333,13 +333,13 @@ def keep(
     nan = float("nan")
     found = history.from_rows([(at, loss, nan, nan, test, right / 100) for at, loss, test, right in rows])
     with store.lock(path):
-        run = tickets.begin(path, spec, network)
+        run = own.begin(path, spec, network)
         place = Place(spec.start, 0, number)
         if run.has(place):
             if any(run.read(place).trained[name].tobytes() != weight.tobytes() for name, weight in trained.items()):
                 raise LotteryError(f"{path} has a round {number} already, with other weights: give another path")
             return run
-        row = tickets.to_row(place, results["iteration"][-1], kept, found, {}, None)
+        row = own.to_row(place, results["iteration"][-1], kept, found, {}, None)
         start = apply({name: np.asarray(initial[name], trained[name].dtype) for name in trained}, kept)
         run.save(SavedLevel(start, kept, trained, found, row))
         run.write_table()

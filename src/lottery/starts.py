@@ -26,6 +26,7 @@ from lottery import seeds
 from lottery.errors import LotteryError, own_code
 from lottery.masks import Masks, Weights, apply, keep_highest
 from lottery.seeds import Key
+from lottery.spec import Spec
 
 Fresh = Callable[[np.random.Generator], Weights]
 """Another draw of every tensor from the spec's initialisation."""
@@ -79,6 +80,11 @@ class Rewinding:
     """Rewound levels begin with the optimizer's state of then, instead of a fresh one."""
     same_order: bool = False
     """All levels see their batches in the dense run's order."""
+
+    @staticmethod
+    def of(spec: Spec) -> "Rewinding":
+        """Those of a spec."""
+        return Rewinding(spec.recipe.iterations, spec.optimizer_state == "saved", spec.data_order == "dense")
 
 
 TO_START = Rewinding()
@@ -224,12 +230,16 @@ def _start(trunk: Trunk, weights: Weights, masks: Masks) -> Start:
 def _rewound(trunk: Trunk, masks: Masks) -> Start:
     """θ_k in these masks, from iteration k on."""
     point = trunk.point
-    saved = point.optimizer if trunk.rewinding.saved else {}
-    slots = {
-        slot: apply({tensor: array}, masks)[tensor] if (tensor := slot.partition(":")[2]) else array.copy()
-        for slot, array in saved.items()
-    }
+    slots = masked_slots(point.optimizer, masks) if trunk.rewinding.saved else {}
     return replace(_start(trunk, point.weights, masks), first=point.iteration, optimizer=slots)
+
+
+def masked_slots(optimizer: Weights, masks: Masks) -> Weights:
+    """An optimizer's state, "slot:tensor" -> array, as copies that are 0 where weights are pruned."""
+    return {
+        slot: apply({tensor: array}, masks)[tensor] if (tensor := slot.partition(":")[2]) else array.copy()
+        for slot, array in optimizer.items()
+    }
 
 
 def _survivors(trunk: Trunk, change: Callable[[str, np.ndarray], np.ndarray]) -> Start:

@@ -5,10 +5,8 @@
 The record, JSON as bytes, binds it to its run, its place and what it started from; sha256 is that of all the rest.
 """
 
-import hashlib
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -35,7 +33,7 @@ class LevelCheckpoint:
     def __init__(self, run: Run, place: Place, start: Start):
         self.run, self.place, self.path = run, place, run.partial(place)
         arrays = {f"{kind}/{n}": a for kind in ("weights", "masks", "optimizer") for n, a in vars(start)[kind].items()}
-        self.start = _digest(arrays, start.order, start.first, start.last)
+        self.start = files.digest(arrays, start.order, start.first, start.last)
         self.next = time.monotonic() + EVERY
 
     def due(self) -> bool:
@@ -75,7 +73,7 @@ class LevelCheckpoint:
             "record": np.frombuffer(json.dumps(record).encode(), np.uint8),
         }
         tensors |= _arrays(partial.moment, "") | (_arrays(partial.early, "early/") if partial.early else {})
-        checksum = np.frombuffer(bytes.fromhex(_digest(tensors)), np.uint8)
+        checksum = np.frombuffer(bytes.fromhex(files.digest(tensors)), np.uint8)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         files.write(self.path, save_tensors(tensors | {"sha256": checksum}))
         self.next = time.monotonic() + EVERY
@@ -98,7 +96,7 @@ def _load(run: Run, place: Place) -> tuple[dict[str, Any], Weights]:
     data = files.read(path)
     with files.parsing(path):
         tensors = load_tensors(data)
-        if tensors.pop("sha256").tobytes().hex() != _digest(tensors):
+        if tensors.pop("sha256").tobytes().hex() != files.digest(tensors):
             raise LotteryError("its SHA-256 is not the recorded one")
         record = json.loads(tensors.pop("record").tobytes())
         belongs = Place(**record["place"])
@@ -120,11 +118,3 @@ def _moment(tensors: Weights, prefix: str, iteration: int) -> Moment:
         return {name.removeprefix(begin): array for name, array in tensors.items() if name.startswith(begin)}
 
     return Moment(iteration, under("weights"), under("optimizer"))
-
-
-def _digest(arrays: Mapping[str, np.ndarray], *more: object) -> str:
-    digest = hashlib.sha256(repr(more).encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(repr((name, array.dtype.str, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lottery.errors import LotteryError
 
 TEMPORARY = ".unfinished-"
@@ -127,6 +129,15 @@ def unseal(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise damaged(path, "not a JSON object")
     return value
+
+
+def digest(arrays: Mapping[str, np.ndarray], *more: object) -> str:
+    """The SHA-256 of arrays, with their names, types and shapes, and of what else is given, as text."""
+    found = hashlib.sha256(repr(more).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        found.update(repr((name, array.dtype.str, array.shape)).encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def write(path: Path, data: bytes) -> None:

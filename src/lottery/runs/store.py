@@ -56,6 +56,8 @@ from lottery.starts import Moment
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lottery.runs.ticket import Ticket
+
 
 @dataclass(frozen=True)
 class SavedLevel:
@@ -229,10 +231,7 @@ class Run:
 
     def load(self, branch: str, replicate: int, level: int, draw: int = 0) -> SavedLevel:
         """Reads a finished level, as `read` does."""
-        for name, value in (("replicate", replicate), ("level", level), ("draw", draw)):
-            check_type(name, value, int)
-        check_type("branch", branch, str)
-        return self.read(Place(branch, replicate, level, draw))
+        return self.read(self._place(branch, replicate, level, draw))
 
     def read(self, place: Place) -> SavedLevel:
         """Reads a finished level. Raises LotteryError, naming the file, for one that is missing or damaged."""
@@ -265,9 +264,42 @@ class Run:
             early = Moment(self.spec.rewound, tensors, slots)
         return SavedLevel(start, masks, trained, columns, row, early)
 
+    def ticket(self, level: int, replicate: int = 0, branch: str | None = None, draw: int = 0) -> "Ticket":
+        """The ticket of a level, to take away: its masks, the weights it starts from, and those it was trained to.
+
+        Args:
+            level: whose; 0 is the dense network.
+            replicate: of which replicate.
+            branch: the trunk's, if None.
+            draw: of a branch that is drawn several times per level.
+
+        Raises:
+            LotteryError: for a level that is not there, or damaged.
+        """
+        from lottery.runs.ticket import of_run
+
+        place = self._place(branch or self.spec.start, replicate, level, draw)
+        if not self.has(place):
+            beside = (place.branch, replicate, draw)
+            levels = [found.level for found in self.places() if (found.branch, found.replicate, found.draw) == beside]
+            there = f"there are levels {min(levels)} to {max(levels)}" if levels else "there is no level of that kind"
+            raise LotteryError(f"{self.path} has no {place}: {there}")
+        return of_run(self, place)
+
+    def sums(self, place: Place) -> dict[str, str]:
+        """The SHA-256 of each of a finished level's files, as recorded."""
+        return self._record(place)[1]
+
     def files(self, place: Place) -> tuple[str, ...]:
         """The files of a level beside level.json."""
         return (*FILES, EARLY) if self.spec.rewound and not place.level else FILES
+
+    @staticmethod
+    def _place(branch: str, replicate: int, level: int, draw: int) -> Place:
+        for name, value in (("replicate", replicate), ("level", level), ("draw", draw)):
+            check_type(name, value, int)
+        check_type("branch", branch, str)
+        return Place(branch, replicate, level, draw)
 
     def _record(self, place: Place) -> tuple[Row, dict[str, str]]:
         """The row of a level and the SHA-256 of its files, of this run and of this place or refused."""

@@ -1,7 +1,7 @@
 """The sparse engine: one CPU core, and a cost that follows the density. Stacks of linear layers with ReLU.
 
-`training` prepares data and weights and runs the loop, `kernels` are the loops that numba compiles, `vectors` the
-operations that they are made of. numba is imported when the first level is trained.
+`training` prepares data and weights and runs the loop, `predictor` computes logits, `kernels` are the loops that numba
+compiles, `vectors` the operations that they are made of. numba is imported when the first level is trained.
 """
 
 from lottery.data import Splits

@@ -81,7 +81,7 @@ def train(
     whole = _stack(network, moment.weights, start.masks)
     (decay,) = set(weight_decays(network, recipe).values())  # the kernels know one for all tensors
     by_gradient_alone = not decay and not start.optimizer
-    trained = replace(whole, masks=_leading_on(whole.masks)) if by_gradient_alone else whole
+    trained = replace(whole, masks=leading_on(whole.masks)) if by_gradient_alone else whole
     batch_size = min(recipe.batch_size, len(data.train.labels))
     chunk = max(1, WORK // (batch_size * max(1, sum(int(mask.sum()) for mask in trained.masks))))
     tiled = _tiled(trained)
@@ -168,7 +168,7 @@ def compile_kernels() -> None:
     """Compiles the kernels, or loads them: what one process compiles, those beside it wait for and load."""
     if not JIT:
         return
-    with _alone():
+    with alone():
         network = stack((2, 2, 2))
         weights = {name: np.zeros(tensor.shape, np.float32) for name, tensor in network.tensors.items()}
         masks = {name: np.ones((2, 2), bool) for name in network.prunable}
@@ -184,7 +184,7 @@ def compile_kernels() -> None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Makes other processes that compile wait. Where nothing can be kept, each compiles for itself."""
     with ExitStack() as stack:
         if (folder := _cache()) is not None:
@@ -338,7 +338,7 @@ def _padded(array: np.ndarray) -> np.ndarray:
     return out
 
 
-def _leading_on(masks: list[np.ndarray]) -> list[np.ndarray]:
+def leading_on(masks: list[np.ndarray]) -> list[np.ndarray]:
     """Without weights that lead to dead ends: hidden units none of whose ways on reach an output. These have gradients
     of exactly 0, so that only weight decay could move them."""
     leading: list[np.ndarray] = []

@@ -32,6 +32,10 @@ PART = LANES if AVX512 else 16
 TWICE = LANES if AVX512 else 32
 """Lanes of the vectors whose operations end in _twice: of these, the registers hold two sums."""
 
+SLICE = 16
+"""Units whose weights lie together for prediction, or examples predicted together; lanes of the vectors whose
+operations end in _slice."""
+
 _FLOAT = ir.FloatType()
 
 
@@ -161,6 +165,7 @@ load, store, splat, fma, relu = _of(LANES)
 load_group, store_group, splat_group, fma_group, relu_group = _of(GROUP)
 load_part, store_part, splat_part, fma_part, relu_part = _of(PART)
 load_twice, store_twice, splat_twice, fma_twice, _ = _of(TWICE)
+load_slice, store_slice, splat_slice, fma_slice, relu_slice = _of(SLICE)
 load4, store4, _, fma4, _ = _of(4)
 
 
@@ -200,6 +205,43 @@ def prefetch(typingctx, a, i):
         return context.get_dummy_value()
 
     return types.void(a, types.intp), codegen
+
+
+@intrinsic
+def gather_slice(typingctx, a, indices, i):
+    """a[indices[i : i + SLICE]] for indices ≥ 0, int32"""
+
+    def codegen(context, builder, signature, arguments):
+        a, indices, i = arguments
+        whole = ir.VectorType(ir.IntType(64), SLICE)
+        offsets = builder.zext(_load(context, builder, signature.args[1], indices, i, SLICE), whole)
+        begin = builder.ptrtoint(context.make_array(signature.args[0])(context, builder, a).data, ir.IntType(64))
+        begins = builder.shuffle_vector(
+            builder.insert_element(ir.Constant(whole, ir.Undefined), begin, ir.Constant(ir.IntType(32), 0)),
+            ir.Constant(whole, ir.Undefined),
+            ir.Constant(ir.VectorType(ir.IntType(32), SLICE), [0] * SLICE),
+        )
+        places = builder.add(begins, builder.shl(offsets, ir.Constant(whole, [2] * SLICE)))  # four bytes each
+        llvm = ir.VectorType(_FLOAT, SLICE)
+        operands = [
+            builder.inttoptr(places, ir.VectorType(_FLOAT.as_pointer(), SLICE)),
+            ir.Constant(ir.IntType(32), 4),  # the alignment
+            ir.Constant(ir.VectorType(ir.IntType(1), SLICE), [1] * SLICE),  # all lanes
+            ir.Constant(llvm, ir.Undefined),
+        ]
+        return _call(builder, f"llvm.masked.gather.v{SLICE}f32.v{SLICE}p0", llvm, operands)
+
+    return _Vector(SLICE)(a, indices, types.intp), codegen
+
+
+@intrinsic
+def fma_slices(typingctx, v, w, x):
+    """v · w + x for three vectors; fused where `fma_slice` is"""
+
+    def codegen(context, builder, signature, arguments):
+        return _call(builder, f"llvm.fmuladd.v{SLICE}f32", arguments[0].type, arguments)
+
+    return v(v, w, x), codegen
 
 
 @intrinsic
@@ -603,6 +645,12 @@ if not JIT:
 
     def exp_difference(v, w):
         return np.exp(np.maximum(v - w, np.float32(-87)))
+
+    def gather_slice(a, indices, i):
+        return a[indices[i : i + SLICE]]
+
+    def fma_slices(v, w, x):
+        return v * w + x
 
     def where_positive(condition, v):
         return np.where(condition > 0, v, np.float32(0))

@@ -26,8 +26,8 @@ from lottery.loop import levels as loop_levels
 from lottery.masks import apply
 from lottery.models.torch import get_weights
 from lottery.runs import states
+from lottery.runs.own import Level
 from lottery.runs.rows import Place
-from lottery.runs.tickets import Level
 from lottery.runs.verify import verify
 from lottery.spec import OwnLoop, Spec
 from lottery.starts import STARTS
@@ -242,7 +242,7 @@ def test_a_level_goes_on_where_it_was_killed_with_the_same_bytes(tmp_path: Path,
 
 def test_a_process_that_is_killed_loses_nothing_that_was_kept(tmp_path: Path) -> None:
     script = (
-        "import os, sys, test_tickets as t\n"
+        "import os, sys, test_own_loop as t\n"
         "try:\n"
         "    for level in t.tickets(t.Path(sys.argv[1])):\n"
         "        t.through_steps(level, die=9 if level.number else None)\n"

@@ -1,0 +1,530 @@
+"""What a ticket becomes outside: its own file, ONNX, CSR arrays, a card for a model hub.
+
+To add a format: a function and a row in FORMATS. Each file is written whole or not at all, and in the same bytes each
+time. torch, pandas and onnx are imported by the formats that need them.
+"""
+
+import importlib.util
+import io
+import json
+import re
+import shlex
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from lottery.data import DATASETS, Dataset
+from lottery.errors import LotteryError, check_type, known, own_code
+from lottery.masks import Weights, density
+from lottery.runs import files
+from lottery.runs.store import Run
+from lottery.runs.ticket import Ticket, Which
+from lottery.spec import OwnLoop, Recipe
+from lottery.views.measures import COMPARED, EARLY, LAST, Verdict, measure, rules, setting, verdicts
+from lottery.words import branch_name, number_of
+
+if TYPE_CHECKING:  # two seconds
+    import torch
+    from torch import nn
+
+TOLERANCE = 1e-5
+"""Most that logits of an ONNX file may be off, as a fraction of the largest of them."""
+
+BATCHES = (1, 7)
+"""Numbers of examples that an ONNX file is tried with."""
+
+
+def safetensors(ticket: Ticket, path: Path | str, weights: Literal["both", "start", "trained"] = "both") -> Path:
+    """Writes the ticket's own file, which `lottery.load_ticket` reads; see `lottery.Ticket.save`.
+
+    Args:
+        ticket: to be written.
+        path: of the file, which is replaced if it is there.
+        weights: which of them to keep: both, or those that it starts from, or its trained ones alone.
+
+    Returns:
+        The path.
+
+    Raises:
+        LotteryError: for a folder that is not there, or weights that the ticket's file lacks.
+    """
+    return ticket.save(_writable(path), weights)
+
+
+def onnx(
+    ticket: Ticket,
+    path: Path | str,
+    *,
+    factory: "Callable[[], nn.Module] | None" = None,
+    examples: "torch.Tensor | None" = None,
+    shrunk: bool = False,
+    weights: Which = "trained",
+) -> Path:
+    """Writes the ticket's network as ONNX, in evaluation mode: `examples` [n, ...] to `logits` [n, classes], any n.
+
+    Pruned weights are zeros there: the file is as large as the dense network's, unless it is shrunk. Before anything is
+    written, onnxruntime computes logits of it, of 1 example and of 7, which must be torch's to 1e-5 of the largest. The
+    model's metadata say run, place, density, weights, and this package's version.
+
+    Args:
+        ticket: to be written.
+        path: of the file, which is replaced if it is there.
+        factory: makes the network, where that is none of the package's own; as in `lottery.Ticket.module`.
+        examples: a batch [n, ...] as the network takes it, where the ticket does not know of what shape they are: that
+            of a training loop of one's own. Else random numbers are.
+        shrunk: without the units and channels that have no way in or no way out; see `lottery.models.shrink`.
+        weights: trained, or start: those that it starts from.
+
+    Returns:
+        The path.
+
+    Raises:
+        LotteryError: for a missing package, a network that needs a factory or examples, that torch cannot export or
+            that ONNX does not compute, and a folder that is not there.
+    """
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise LotteryError(f'ONNX needs {package}, which is not installed: pip install "lottery[onnx]"')
+    path = _writable(path)
+    import torch
+
+    module = _module(ticket, factory, weights)
+    if examples is None:
+        if not ticket.network.inputs:
+            raise LotteryError(
+                "this ticket does not know what its network takes: give a batch of it, such as "
+                "lottery.export.onnx(ticket, path, factory=Net, examples=torch.zeros(1, 28, 28))"
+            )
+        examples = torch.randn(max(BATCHES), *ticket.network.inputs, generator=torch.Generator().manual_seed(0))
+    check_type("examples", examples, torch.Tensor)
+    if examples.ndim == 0 or not len(examples):
+        raise LotteryError(f"examples of shape {tuple(examples.shape)}: must be a batch [n, ...] of 1 or more")
+    if shrunk:
+        from lottery.models.shrink import shrink
+
+        module = shrink(module)
+    properties = {
+        "lottery": version("lottery"),
+        "run": ticket.source["run"],
+        **vars(ticket.row.place),
+        "density": ticket.row.density,
+        "weights": weights,
+        "shrunk": shrunk,
+    }
+    batches = [examples[torch.arange(count) % len(examples)] for count in BATCHES]
+    expected = [_logits(module, batch) for batch in batches]
+    data = _traced(module, batches[-1], {name: str(value) for name, value in properties.items()})
+    for batch, logits in zip(batches, expected, strict=True):
+        _check_onnx(data, batch.numpy(), logits)
+    files.write(path, data)
+    return path
+
+
+def _module(ticket: Ticket, factory: "Callable[[], nn.Module] | None", weights: Which) -> "nn.Module":
+    ticket.weights(weights)
+    try:
+        return ticket.module(factory, weights)
+    except LotteryError as error:
+        if factory is None:
+            raise LotteryError(f"{error}; for ONNX lottery.export.onnx(ticket, path, factory=Net)") from error
+        raise
+
+
+def _logits(module: "nn.Module", examples: "torch.Tensor") -> np.ndarray:
+    import torch
+
+    with torch.no_grad(), own_code("the network fails"):
+        logits = module(examples)
+    check_type("the network's output", logits, torch.Tensor)
+    return np.asarray(logits.numpy())
+
+
+def _traced(module: "nn.Module", examples: "torch.Tensor", properties: Mapping[str, str]) -> bytes:
+    """The bytes of an ONNX file, checked by onnx itself."""
+    import torch
+    from onnx import checker, helper, load_model
+
+    axes = {"examples": {0: "n"}, "logits": {0: "n"}}
+    folder = tempfile.TemporaryDirectory()
+    with folder, own_code("torch cannot export this network as ONNX"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # the exporter that traces: a tenth of a second and onnx alone, where its successor takes eight and onnxscript
+        names: dict[str, Any] = {"input_names": ["examples"], "output_names": ["logits"], "dynamic_axes": axes}
+        traced = Path(folder.name) / "traced.onnx"
+        torch.onnx.export(module, (examples,), traced, dynamo=False, **names)
+        model = load_model(traced)
+        helper.set_model_props(model, dict(properties))
+        checker.check_model(model)
+        return bytes(model.SerializeToString(deterministic=True))
+
+
+def _check_onnx(data: bytes, examples: np.ndarray, expected: np.ndarray) -> None:
+    """Raises LotteryError unless onnxruntime computes these logits of these examples."""
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.log_severity_level = 3  # it warns of devices that it looked for
+    what = f"ONNX of {number_of(len(examples), 'example')}"
+    with own_code(f"{what}: onnxruntime cannot run it, so it was not written"):
+        session = InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {"examples": examples})
+    largest = float(np.abs(expected).max(initial=0))
+    off = float(np.abs(found - expected).max(initial=0)) if found.shape == expected.shape else float("nan")
+    if not off <= TOLERANCE * largest:
+        raise LotteryError(
+            f"{what} computes other logits than the network: off by {off:.2g} where the largest is {largest:.2g}; it "
+            "was not written"
+        )
+
+
+def csr(ticket: Ticket, path: Path | str, weights: Which = "trained") -> Path:
+    """Writes the ticket's weights as the arrays of compressed sparse rows, in one .npz that NumPy reads without pickle.
+
+    Of each tensor that masks cover: `<name>:data`, the kept weights in index order, also those that are zero;
+    `<name>:indices`, their columns; `<name>:indptr`, where each row begins and the last one ends; `<name>:shape`, of
+    the tensor. Rows are units [out]; a convolution's columns are its inputs [in · h · w]. All other tensors are there
+    as they are.
+
+    Args:
+        ticket: to be written.
+        path: of the file, which is replaced if it is there.
+        weights: trained, or start: those that it starts from.
+
+    Returns:
+        The path.
+
+    Raises:
+        LotteryError: for a folder that is not there, or weights that the ticket's file lacks.
+    """
+    path = _writable(path)
+    arrays: Weights = {}
+    state = ticket.weights(weights)
+    for name in ticket.network.tensors:
+        array = state[name]
+        if name in ticket.masks:
+            parts = _rows(array, ticket.masks[name]).items()
+            arrays |= {f"{name}:{part}": values for part, values in parts}
+        else:
+            arrays[name] = array
+    written = io.BytesIO()
+    np.savez(written, **arrays)  # type: ignore[arg-type]  # with fixed dates: the same bytes each time
+    files.write(path, written.getvalue())
+    return path
+
+
+def _rows(array: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    rows = mask.reshape(mask.shape[0] if mask.ndim else 1, -1)
+    index = np.int32 if rows.size < 2**31 else np.int64
+    return {
+        "data": array[mask],
+        "indices": np.nonzero(rows)[1].astype(index),
+        "indptr": np.concatenate([[0], np.cumsum(rows.sum(1))]).astype(index),
+        "shape": np.array(mask.shape, np.int64),
+    }
+
+
+def card(ticket: Ticket, path: Path | str, run: Run | None = None) -> Path:
+    """Writes a model card in Markdown, as model hubs show it: what the ticket is, how it was found, its accuracy with
+    intervals, how to load it, where it comes from.
+
+    Args:
+        ticket: to be described.
+        path: of the card, which is replaced if it is there.
+        run: the ticket's, for means over its replicates, intervals and the verdict; without it the card has the
+            accuracy of the ticket alone.
+
+    Returns:
+        The path.
+
+    Raises:
+        LotteryError: for a folder that is not there, or another run than the ticket's.
+    """
+    path = _writable(path)
+    if run is not None and run.identity != ticket.source["identity"]:
+        raise LotteryError(f"{run.path} is another run than the ticket's, {ticket.source['run']}")
+    parts = [
+        _head(ticket),
+        *_what(ticket),
+        *_how(ticket),
+        "## Accuracy",
+        *_accuracy(ticket, run),
+        *_loading(ticket),
+        *_origin(ticket),
+        CITATION,
+    ]
+    files.write(path, ("\n\n".join(parts) + "\n").encode())
+    return path
+
+
+def _head(ticket: Ticket) -> str:
+    """What a hub finds it by, in YAML: every text as JSON has it."""
+    lists = {"tags": ["lottery-ticket", "pruning", "sparsity", "pytorch"], "datasets": [], "metrics": ["accuracy"]}
+    if not isinstance(ticket.spec, OwnLoop):
+        lists["datasets"] = [ticket.spec.data.name]
+    lines = [line for name, of in lists.items() if of for line in (f"{name}:", *(f"- {json.dumps(x)}" for x in of))]
+    return "\n".join(["---", "library_name: lottery", *lines, "---"])
+
+
+def _what(ticket: Ticket) -> Iterator[str]:
+    place, total = ticket.row.place, ticket.network.weights
+    kept = sum(int(mask.sum()) for mask in ticket.masks.values())
+    yield f"# A lottery ticket: {_network_name(ticket)} with {_share(ticket.row.density)} of its weights"
+    what = (
+        "A lottery ticket is a sparse subnetwork with the weights that it trains from (Frankle & Carbin, ICLR 2019). "
+        if place.level
+        else "This is level 0, the dense network that lottery tickets are found in (Frankle & Carbin, ICLR 2019). "
+    )
+    yield (
+        f"{what}{kept:,} of {total:,} prunable weights are left, the others are exactly 0. The file has its masks, the "
+        "weights that it starts from, and those that it was trained to."
+    )
+    masks = {name: ticket.masks[name] for name in ticket.network.prunable}
+    rows = [
+        f"| `{name}` | {' × '.join(map(str, mask.shape))} | {int(mask.sum()):,} | {_share(density({name: mask}))} |"
+        for name, mask in masks.items()
+    ]
+    yield "\n".join(["| tensor | shape | kept | weights left |", "|---|---|---|---|", *rows])
+
+
+def _how(ticket: Ticket) -> Iterator[str]:
+    spec, place = ticket.spec, ticket.row.place
+    yield "## How it was found"
+    origin = f"iteration {spec.rewound:,}" if spec.rewound else "the beginning"
+    rule = {
+        "rewind": f"the dense network’s at {origin}, rewound",
+        "continue": "those of the level before, never rewound",
+    }.get(place.branch, f"of the start rule `{place.branch}` ({branch_name(place.branch)})")
+    facts = {
+        "Network": f"`{_network_name(ticket)}`, {ticket.network.weights:,} prunable weights",
+        "Place": f"level {place.level} of `{place.branch}`, replicate {place.replicate}"
+        + (f", draw {place.draw}" if place.draw else ""),
+        "Weights that it starts from": rule if place.level else "its initial ones",
+        "Seed": f"{spec.seed}, with random streams of each replicate’s own",
+    }
+    if isinstance(spec, OwnLoop):
+        facts["Training"] = spec.title
+    else:
+        often = ("optimizer", "learning_rate", "batch_size", "iterations")
+        recipe = {n: v for n, v in asdict(spec.recipe).items() if n in often or v != getattr(Recipe, n)}
+        facts["Data"] = f"`{spec.data.name}`, {spec.data.validation:,} of its training images held out for validation"
+        facts["Inputs"] = _inputs(ticket)
+        facts["Training"] = ", ".join(setting(f"recipe.{name}", value) for name, value in recipe.items())
+    if spec.pruning:
+        method = ", ".join(setting(f"pruning.{name}", v) for name, v in asdict(spec.pruning).items() if v)
+        facts["Pruning"] = f"{number_of(place.level, 'time')}: {method}"
+    yield "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
+    if not isinstance(spec, OwnLoop):
+        from lottery.views.report.document import command  # with plotly, a second
+
+        yield f"```sh\n{command(spec, ticket.source['engine'], ticket.source['device'])}\n```"
+
+
+def _inputs(ticket: Ticket) -> str:
+    """What its network takes, and how that is made of pixels."""
+    spec = ticket.spec
+    dataset = DATASETS.get(spec.data.name)
+    scaling = {"unit": "x / 255", "l2": "x / ‖x‖₂ of each image"}.get(spec.data.scaling, f"`{spec.data.scaling}`")
+    if spec.data.scaling == "standardize" and isinstance(dataset, Dataset):
+        scaling = f"(x / 255 − {dataset.mean}) / {dataset.std}"
+        scaling += " by channel" if np.size(dataset.mean) > 1 else ""
+    shape = ", ".join(map(str, ("n", *ticket.network.inputs)))
+    return f"float32 [{shape}], pixels x from 0 to 255 as {scaling}"
+
+
+def _accuracy(ticket: Ticket, run: Run | None) -> Iterator[str]:
+    """What `analysis` says of its level; of one replicate no interval."""
+    values = {EARLY: ticket.row.test_accuracy_early_stop, LAST: ticket.row.test_accuracy}
+    measured = {column: value for column, value in values.items() if value is not None}
+    if ticket.row.recorded:
+        yield "Recorded: " + ", ".join(f"`{name}` {value}" for name, value in ticket.row.recorded.items()) + "."
+    if not measured:
+        yield "No test accuracy was recorded."
+        return
+    if run is None:
+        yield "\n".join(f"- {measure(column).name}: {measure(column).words(v)}" for column, v in measured.items())
+        yield (
+            "That is this ticket alone, one replicate; means with intervals are in a card of its run, "
+            f"`{ticket.source['run']}`."
+        )
+        return
+    yield from _among_replicates(ticket, run.now(), measured)
+
+
+def _among_replicates(ticket: Ticket, run: Run, measured: Mapping[str, float]) -> Iterator[str]:
+    from lottery.analysis.answer import answer_of, awaited_of, margin_of
+    from lottery.analysis.statistics import summary
+
+    place, levels, replicates = ticket.row.place, run.levels(), 0
+    lines = ["| | this ticket | mean | its 95 % interval | n | dense network, mean |", "|---|---|---|---|---|---|"]
+    for column, value in measured.items():
+        found, shown = summary(levels, column), measure(column)
+        of_branch = found[found["branch"] == place.branch].set_index("level")
+        row: Any = of_branch.loc[place.level]
+        interval = "–" if isnan(row["low"]) else f"{shown.text(row['low'])} to {shown.words(row['high'])}"
+        replicates = int(row["n"])
+        dense = of_branch["mean"][0]
+        cells = [shown.name, shown.words(value), shown.words(row["mean"]), interval, str(replicates)]
+        lines.append(f"| {' | '.join([*cells, '–' if isnan(dense) else shown.words(dense)])} |")
+    yield "\n".join(lines)
+    yield f"Means are over {number_of(replicates, 'replicate')}."
+    if replicates == 1:
+        yield "One replicate has no interval, and cannot tell a winning ticket from chance."
+    if place.level:
+        margin = margin_of(run, levels)
+        judged = verdicts(levels, margin.points, place.branch, awaited_of(run))
+        (verdict,) = (row for row in judged.rows if row.level == place.level)
+        yield "\n".join(_verdict(verdict, judged.name))
+        yield " ".join(rules({judged.name}, margin))
+    yield f"The run as a whole: {answer_of(run).headline}"
+
+
+def _verdict(verdict: Verdict, name: str) -> Iterator[str]:
+    for condition, compared in verdict.compared.items():
+        alone = f" (95 % interval {compared.interval}, of this level alone)" if compared.interval else ""
+        together = f", {compared.bound} for all levels together" if compared.bound else ""
+        yield f"- {COMPARED[condition].axis}: {compared.mean}{alone}{together}"
+    shown = "shown" if verdict.shown else "not shown"
+    alone = f"{verdict.verdict}, judged alone; {shown} for all levels together"
+    yield f"- {name} ticket: {alone if verdict.verdict else 'too early to say, its run is not finished'}"
+
+
+def _loading(ticket: Ticket) -> Iterator[str]:
+    """Code that runs beside the file that `lottery export` writes by itself."""
+    own = isinstance(ticket.spec, OwnLoop) or not _is_built_here(ticket)
+    shape = ", ".join(map(str, (1, *ticket.network.inputs)))
+    lines = [
+        "import lottery",
+        "import torch",
+        "",
+        f'ticket = lottery.load_ticket("{file_name(ticket)}")  # checksums are verified, no code is run',
+        "module = ticket.module(Net)  # Net: your own code of the network, without arguments"
+        if own
+        else "module = ticket.module()  # a torch.nn.Module in evaluation mode; pruned weights are 0",
+        *([] if own else ["with torch.no_grad():", f"    print(module(torch.zeros({shape})))  # logits"]),
+        'ticket.masks, ticket.weights("start")  # what to train again: lottery.hold(module, ticket.masks)',
+    ]
+    place = ticket.row.place
+    words = ["lottery", "export", ticket.source["run"], "--level", str(place.level)]
+    words += ["--replicate", str(place.replicate)] if place.replicate else []
+    words += ["--branch", place.branch] if place.branch != ticket.spec.start else []
+    words += ["--draw", str(place.draw)] if place.draw else []
+    yield "## How to load it"
+    yield f"`pip install lottery`; the file is what `{shlex.join(words)}` writes."
+    yield "```python\n{}\n```".format("\n".join(lines))
+    yield "## What it is not"
+    yield (
+        "It is an artefact of research on sparse training: not tested for fairness, robustness or data other than its "
+        "own. Its zeros save time only where the software skips them."
+    )
+
+
+def _origin(ticket: Ticket) -> Iterator[str]:
+    source = ticket.source
+    facts = {
+        "Run": f"`{source['run']}`, settings `{source['identity'][:16]}`",
+        "Begun": source.get("started", "?"),
+        "Engine": f"{source['engine']} on {source['device']}" if source["engine"] else "a training loop of one’s own",
+        "Processor": source.get("processor") or "?",
+        "Versions": ", ".join(f"{name} {number}" for name, number in source.get("versions", {}).items()) or "?",
+    }
+    yield "## Where it comes from"
+    yield "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
+    sums = {f"level {ticket.row.place.level}, `{name}`": value for name, value in source["sha256"].items()}
+    sums |= {f"data, {name}": value for name, value in source["data"].items()}
+    yield "\n".join(["| SHA-256 of | |", "|---|---|", *(f"| {name} | `{value}` |" for name, value in sums.items())])
+
+
+CITATION = """\
+## Citation
+
+```bibtex
+@inproceedings{frankle2019lottery,
+  title = {The Lottery Ticket Hypothesis: Finding Sparse, Trainable Neural Networks},
+  author = {Frankle, Jonathan and Carbin, Michael},
+  booktitle = {International Conference on Learning Representations},
+  year = {2019},
+  url = {https://arxiv.org/abs/1803.03635}
+}
+```"""
+
+
+def _network_name(ticket: Ticket) -> str:
+    return ticket.spec.factory if isinstance(ticket.spec, OwnLoop) else ticket.spec.model.name
+
+
+def _is_built_here(ticket: Ticket) -> bool:
+    from lottery.models import MODELS
+
+    return ticket.spec.model.name in MODELS
+
+
+def _share(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"
+
+
+class Format(NamedTuple):
+    """A row of FORMATS."""
+
+    write: Callable[..., Path]
+    """From a ticket and a path, and what it takes by name, to the path."""
+    suffix: str
+    takes: tuple[str, ...]
+    """Names of what it takes beside a ticket and a path, of those that the command line has."""
+
+
+FORMATS = {
+    "safetensors": Format(safetensors, ".safetensors", ("weights",)),
+    "onnx": Format(onnx, ".onnx", ("weights", "shrunk")),
+    "csr": Format(csr, ".npz", ("weights",)),
+    "card": Format(card, ".md", ("run",)),
+}
+"""Name -> what writes it."""
+
+
+def write(ticket: Ticket, path: Path | str, to: str, **options: Any) -> Path:
+    """Writes a ticket in one of FORMATS, and returns the path.
+
+    Args:
+        ticket: to be written.
+        path: of the file, which is replaced if it is there.
+        to: name of the format.
+        options: what that format's function takes by name.
+
+    Raises:
+        LotteryError: for an unknown format, an option that it has no use for, and what the format's function raises.
+    """
+    if to not in FORMATS:
+        raise LotteryError(known("format", to, FORMATS))
+    for name in options:
+        if name not in FORMATS[to].takes:
+            fitting = ", ".join(other for other, row in FORMATS.items() if name in row.takes)
+            raise LotteryError(f"{name}: {to} has no use for it; it is for {fitting}")
+    return FORMATS[to].write(ticket, path, **options)
+
+
+def file_name(ticket: Ticket, to: str = "safetensors", shrunk: bool = False) -> str:
+    """What its file is called where nobody says: run and place, without what no file name can have."""
+    place = ticket.row.place
+    parts = [ticket.source["run"], f"level-{place.level}"]
+    parts += [place.branch] if place.branch != ticket.spec.start else []
+    parts += [f"{name}-{n}" for name, n in (("replicate", place.replicate), ("draw", place.draw)) if n]
+    stem = re.sub(r"[^\w.]+", "-", "-".join(parts + ["shrunk"] * shrunk)).strip("-.")
+    return f"{stem}{FORMATS[to].suffix}"
+
+
+def _writable(path: Path | str) -> Path:
+    """The path. Raises LotteryError, before any work, where no file can be."""
+    check_type("path", path, Path)
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise LotteryError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise LotteryError(f"{path} is a folder: name the file in it")
+    return path
