@@ -21,7 +21,6 @@ from lottery import LotteryError, Ticket, cli, export, models
 from lottery.analysis.statistics import summary
 from lottery.cli import main
 from lottery.masks import apply
-from lottery.runs.rows import Place
 from lottery.spec import Data, Model, Pruning, Recipe, Spec
 
 SMALL = Spec(
@@ -150,7 +149,7 @@ def test_a_card_has_the_numbers_of_the_analysis(run: lottery.Run, tmp_path: Path
     assert f"| test accuracy at early stop | {numbers} | {100 * dense['mean']:.2f} % |" in text
     assert re.search(r"- accuracy − dense \(points\): \S+ \(95 % interval \S+ to \S+, of this level alone\), ≥ ", text)
     assert re.search(r"- winning ticket: (yes|no|undecided), judged alone; (not )?shown for all levels together", text)
-    sums = run.sums(Place("rewind", 0, 1))
+    sums = run.ticket(1).source["sha256"]
     assert all(f"| level 1, `{name}` | `{value}` |" in text for name, value in sums.items())
     other = export.card(run.ticket(1, 1, "reinit"), tmp_path / "card.md", run).read_text()
     assert "of the start rule `reinit` (random reinitialisation)" in other

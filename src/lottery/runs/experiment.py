@@ -23,7 +23,6 @@ from lottery.runs import checkpoints, code, files, runners, store
 from lottery.runs.checkpoints import LevelCheckpoint
 from lottery.runs.rows import Place, Row
 from lottery.runs.store import Run, SavedLevel
-from lottery.runs.ticket import Ticket
 from lottery.seeds import Key, stream
 from lottery.spec import OwnLoop, Spec
 from lottery.spec import load as load_spec
@@ -322,23 +321,6 @@ class Replicate:
         """A draw of every tensor from the spec's initialisation."""
         model = self.run.spec.model
         return models.initial_weights(self.network, model.init, rng, model.std)
-
-
-def train_again(ticket: Ticket, data_dir: Path | str | None = None) -> engines.Trained:
-    """Trains a ticket as its level was trained; see `Ticket.train`."""
-    spec, source = ticket.spec, ticket.source
-    if spec.use:
-        raise LotteryError(
-            f"this ticket was made with code of one's own, {', '.join(map(str, spec.use))}: train it in its run"
-        )
-    network, start = check(spec), ticket.begin()
-    device = engines.resolve_device(source["device"])
-    engine = engines.choose(source["engine"], network, spec.recipe, device)
-    raw = load(spec.data.name, Path(data_dir) if data_dir else None)
-    if raw.sha256 != source["data"]:
-        raise LotteryError(f"this ticket was trained on data {source['data']!r}, and what is here is {raw.sha256!r}")
-    data = split(raw, spec.data.scaling, spec.data.validation, stream(*ticket.key, "split"))
-    return engines.trainer(engine, device)(network, data, start, spec.recipe, lambda *_: None)
 
 
 def check_same_start(saved: SavedLevel, start: Start, path: Path) -> None:

@@ -50,13 +50,12 @@ from lottery.runs.files import PARTIAL
 from lottery.runs.files import TEMPORARY as TEMPORARY
 from lottery.runs.files import write as write
 from lottery.runs.rows import Place, Row, to_csv, to_frame, wanted
+from lottery.runs.ticket import Ticket, begun
 from lottery.spec import EXTENT, OwnLoop, Recipe, Spec
-from lottery.starts import Moment
+from lottery.starts import Moment, masked_slots
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lottery.runs.ticket import Ticket
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,7 @@ class Run:
             early = Moment(self.spec.rewound, tensors, slots)
         return SavedLevel(start, masks, trained, columns, row, early)
 
-    def ticket(self, level: int, replicate: int = 0, branch: str | None = None, draw: int = 0) -> "Ticket":
+    def ticket(self, level: int, replicate: int = 0, branch: str | None = None, draw: int = 0) -> Ticket:
         """The ticket of a level, to take away: its masks, the weights it starts from, and those it was trained to.
 
         Args:
@@ -276,19 +275,31 @@ class Run:
         Raises:
             LotteryError: for a level that is not there, or damaged.
         """
-        from lottery.runs.ticket import of_run
-
         place = self._place(branch or self.spec.start, replicate, level, draw)
         if not self.has(place):
             beside = (place.branch, replicate, draw)
             levels = [found.level for found in self.places() if (found.branch, found.replicate, found.draw) == beside]
             there = f"there are levels {min(levels)} to {max(levels)}" if levels else "there is no level of that kind"
             raise LotteryError(f"{self.path} has no {place}: {there}")
-        return of_run(self, place)
+        saved, session = self.read(place), self.info["sessions"][-1]
+        source = {
+            "run": self.name or self.path.resolve().name,
+            "identity": self.identity,
+            "sha256": self._record(place)[1],
+            **{name: self.info[name] for name in ("engine", "device", "data")},
+            **{name: session[name] for name in ("versions", "processor", "started") if name in session},
+        }
+        what = saved.masks, saved.start, saved.trained, self.network, self.spec, saved.row
+        return Ticket(*what, source, self._optimizer(saved))
 
-    def sums(self, place: Place) -> dict[str, str]:
-        """The SHA-256 of each of a finished level's files, as recorded."""
-        return self._record(place)[1]
+    def _optimizer(self, saved: SavedLevel) -> Weights:
+        """What the optimizer of that level began with."""
+        spec, place = self.spec, saved.row.place
+        if spec.optimizer_state == "fresh" or isinstance(spec, OwnLoop) or spec.use or not place.level:
+            return {}
+        early = self.read(Place(spec.start, place.replicate, 0)).early
+        slots = masked_slots(early.optimizer, saved.masks) if early else {}
+        return slots if begun(spec, place, saved.start, saved.masks, slots).optimizer else {}
 
     def files(self, place: Place) -> tuple[str, ...]:
         """The files of a level beside level.json."""

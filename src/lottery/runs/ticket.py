@@ -23,22 +23,20 @@ import tomli_w
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from lottery import models
+from lottery import data, engines, models
 from lottery.errors import LotteryError, check_type, known, own_code, shown
 from lottery.masks import Masks, Weights, apply, pack, unpack
 from lottery.models import Network
 from lottery.runs import files
 from lottery.runs.rows import Place, Row
-from lottery.runs.store import Run, SavedLevel
-from lottery.seeds import Key
+from lottery.seeds import stream
 from lottery.spec import OwnLoop, Spec
-from lottery.starts import Moment, Rewinding, Start, Trunk, begin, masked_slots
+from lottery.starts import Moment, Rewinding, Start, Trunk, begin
 
 if TYPE_CHECKING:  # two seconds
     import torch
     from torch import nn
 
-    from lottery.engines import Trained
     from lottery.engines.hold import Held
     from lottery.engines.sparse.predictor import Predictor
 
@@ -131,7 +129,7 @@ class Ticket:
 
         return hold(module, self.masks)
 
-    def train(self, data_dir: Path | str | None = None) -> "Trained":
+    def train(self, data_dir: Path | str | None = None) -> engines.Trained:
         """Trains it again from its start, by its own spec, data order and engine: on the machine that it comes from, to
         the same bits.
 
@@ -146,14 +144,24 @@ class Ticket:
             LotteryError: for a ticket of a training loop or of code of one's own, without its start, or whose data or
                 engine is not here.
         """
-        from lottery.runs import experiment
-
-        return experiment.train_again(self, data_dir)
-
-    @property
-    def key(self) -> Key:
-        """The head of every random stream's name in its replicate."""
-        return self.spec.seed, self.row.place.replicate
+        spec, source = self.spec, self.source
+        if isinstance(spec, OwnLoop):
+            raise LotteryError(f"this ticket is of {spec.title}: only its own script can train it")
+        if spec.use:
+            words = f"made with code of one's own, {', '.join(map(str, spec.use))}"
+            raise LotteryError(f"this ticket was {words}: `lottery run` trains it, in its run")
+        start = self.begin()
+        network, device = self._network(), engines.resolve_device(source["device"])
+        engine = engines.choose(source["engine"], network, spec.recipe, device)
+        raw = data.load(spec.data.name, Path(data_dir) if data_dir else None)
+        if raw.sha256 != source["data"]:
+            raise LotteryError(
+                f"this ticket was trained on data {source['data']!r}, and what is here is {raw.sha256!r}"
+            )
+        images = data.split(
+            raw, spec.data.scaling, spec.data.validation, stream(spec.seed, self.row.place.replicate, "split")
+        )
+        return engines.trainer(engine, device)(network, images, start, spec.recipe, lambda *_: None)
 
     def begin(self) -> Start:
         """All that its training reads, but data and recipe: its level's rule says of a state and masks where to begin.
@@ -161,7 +169,7 @@ class Ticket:
         Raises LotteryError where its file lacks the weights that it starts from.
         """
         state = self.weights("start")
-        start = _begin(self.spec, self.row.place, state, self.masks, self.optimizer)
+        start = begun(self.spec, self.row.place, state, self.masks, self.optimizer)
         slots = {slot: array.copy() for slot, array in self.optimizer.items()}
         return replace(start, weights=apply(state, self.masks), masks=dict(self.masks), optimizer=slots)
 
@@ -225,22 +233,6 @@ class Ticket:
         return network
 
 
-def of_run(run: Run, place: Place) -> Ticket:
-    """The ticket at that place of a run. Raises LotteryError, naming the file, for one that is missing or damaged."""
-    saved = run.read(place)
-    session = run.info["sessions"][-1]
-    source = {
-        "run": run.name or run.path.resolve().name,
-        "identity": run.identity,
-        "sha256": run.sums(place),
-        **{name: run.info[name] for name in ("engine", "device", "data")},
-        **{name: session[name] for name in ("versions", "processor", "started") if name in session},
-    }
-    return Ticket(
-        saved.masks, saved.start, saved.trained, run.network, run.spec, saved.row, source, _optimizer(run, saved)
-    )
-
-
 def load(path: Path | str) -> Ticket:
     """Reads the file that `Ticket.save` wrote, and runs no code.
 
@@ -251,10 +243,10 @@ def load(path: Path | str) -> Ticket:
     path = Path(path)
     if not files.there(path):
         raise LotteryError(f"{path}: there is no such file; `lottery export RUN --level N -o {path}` writes a ticket")
-    data = files.read(path)
+    written = files.read(path)
     try:
-        tensors = load_tensors(data)
-        sealed = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][KEY])
+        tensors = load_tensors(written)
+        sealed = json.loads(json.loads(written[8 : 8 + int.from_bytes(written[:8], "little")])["__metadata__"][KEY])
     except Exception as error:
         raise LotteryError(
             f"{path} is no ticket, or a damaged one: `lottery export` writes them ({type(error).__name__})"
@@ -299,20 +291,10 @@ def _unpacked(record: dict[str, Any], arrays: Weights) -> Ticket:
     return Ticket(masks, start, trained, network, spec, Row.from_json(record["row"]), record["source"], optimizer)
 
 
-def _begin(spec: Spec, place: Place, state: Weights, masks: Masks, optimizer: Weights) -> Start:
+def begun(spec: Spec, place: Place, state: Weights, masks: Masks, optimizer: Weights) -> Start:
     """What the rule of that place makes of a trunk that has this state wherever the rule may look: its iterations, its
     data order, and whether it begins with the optimizer's state are those of the ticket."""
     early = Moment(spec.rewound, state, optimizer) if spec.rewound and place.level else None
     key = spec.seed, place.replicate
     what = (key, place.level, state, masks, state, state, lambda rng: state, place.draw, early, Rewinding.of(spec))
     return begin(place.branch if place.level else "rewind", Trunk(*what))
-
-
-def _optimizer(run: Run, saved: SavedLevel) -> Weights:
-    """What the optimizer of that level began with."""
-    spec, place = run.spec, saved.row.place
-    if spec.optimizer_state == "fresh" or isinstance(spec, OwnLoop) or spec.use or not place.level:
-        return {}
-    early = run.read(Place(spec.start, place.replicate, 0)).early
-    slots = masked_slots(early.optimizer, saved.masks) if early else {}
-    return slots if _begin(spec, place, saved.start, saved.masks, slots).optimizer else {}
