@@ -54,6 +54,11 @@ class Predictor:
         self._inputs = network.inputs
         _compile()
 
+    @property
+    def nbytes(self) -> int:
+        """Of the laid-out weights, biases and indices."""
+        return sum(array.nbytes for array in self._slices if isinstance(array, np.ndarray))
+
     def __call__(self, examples: Any) -> np.ndarray:
         """Computes the logits, float32 [n, classes], of examples [n, ...].
 
