@@ -1,4 +1,5 @@
-"""Runs of any network that nothing trained: levels with masks of random weights, saved as a run saves them."""
+"""Runs of any network that nothing trained: levels with masks of random weights, saved as a run saves them; and times
+that nothing took."""
 
 from pathlib import Path
 
@@ -8,8 +9,9 @@ from lottery import masks, models
 from lottery.data import DATASETS
 from lottery.engines import history
 from lottery.models import Network
-from lottery.runs.rows import Row, wanted
+from lottery.runs.rows import Place, Row, wanted
 from lottery.runs.store import Run, SavedLevel
+from lottery.runs.timings import Cost, Latency, Measured, Spread, record
 from lottery.seeds import stream
 from lottery.spec import Spec
 
@@ -48,3 +50,27 @@ def saved_run(path: Path, spec: Spec, network: Network | None = None) -> Run:
         run.save(SavedLevel(masks.apply(start, kept), kept, masks.apply(trained, kept), seen, row))
     run.write_table()
     return run
+
+
+def timed(run: Run) -> Run:
+    """As `lottery bench` would leave it, for every level of the trunk's first replicate, with made-up numbers."""
+    for row in run.rows():
+        if (row.place.branch, row.place.replicate) == (run.spec.start, 0):
+            record(run, made_up(row.place, row.density))
+    return run
+
+
+def made_up(place: Place, density: float) -> Measured:
+    """Dense PyTorch takes 1 ms at batch 1 and 8 ms at batch 32, CSR 0.5 + 2 × density times that; ONNX is missing."""
+
+    def cost(method: str, size: float, slowness: float) -> Cost:
+        latencies = (Latency(1, *spreads(1e-3, slowness), rounds=9), Latency(32, *spreads(8e-3, slowness), rounds=9))
+        return Cost(method, int(size), int(size) - 100, latencies)
+
+    def spreads(seconds: float, slowness: float) -> tuple[Spread, Spread]:
+        middle, speed = seconds * slowness, 1 / slowness
+        return Spread(middle, 0.9 * middle, 1.2 * middle), Spread(speed, 0.95 * speed, 1.03 * speed)
+
+    machine = {"started": "2026-01-02T03:04:05+00:00", "processor": "Abacus 9", "platform": "Linux", "python": "3.11"}
+    costs = (cost("dense", 5e6, 1.0), cost("csr", 1e7 * density, 0.5 + 2 * density), Cost("onnx", missing="no beads"))
+    return Measured(place, density, machine | {"versions": {"torch": "2.6"}}, 1.0, costs)

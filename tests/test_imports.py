@@ -14,7 +14,7 @@ import lottery
 ORDER = [
     *("errors", "fields", "words", "files", "seeds", "masks", "spec", "criteria", "starts", "loop"),
     *("data", "models", "engines", "runs", "analysis", "views", "studies"),
-    *("export", "notebook", "api", "completion", "cli", "__main__"),
+    *("export", "inference", "notebook", "api", "completion", "cli", "__main__"),
 ]
 """Folders, and the modules beside them, which are rooms of their own: a file imports from its own folder and from what
 stands before it."""
@@ -31,8 +31,8 @@ LIBRARIES = {  # where alone a library is imported
     "plotly": {"views/report/"},
     "jinja2": {"views/report/"},
     "numba": {"engines/sparse/"},
-    "onnx": {"export.py"},
-    "onnxruntime": {"export.py"},
+    "onnx": {"export.py", "inference.py"},
+    "onnxruntime": {"export.py", "inference.py"},
 }
 
 SOURCE = Path(lottery.__file__).parent

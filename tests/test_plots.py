@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pruned import timed
 
 import lottery
 from lottery import cli
@@ -16,7 +17,7 @@ from lottery.errors import LotteryError
 from lottery.runs.store import Run
 from lottery.spec import Spec
 from lottery.views import measures, plots
-from lottery.words import BRANCHES
+from lottery.words import BRANCHES, METHODS
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         replicates=2,
         branches=("reinit",),
     )
-    return lottery.run(spec, runs_dir=tmp_path_factory.mktemp("runs"))
+    return timed(lottery.run(spec, runs_dir=tmp_path_factory.mktemp("runs")))
 
 
 CONVOLUTIONS = ("channels", "kernels")
@@ -85,7 +86,7 @@ def test_a_figure_says_what_it_shows_and_its_ticks_can_be_read(run: Run, name: s
     assert "mlp on mnist-5k" in of
     assert "replicate" in note
     legends = [legend for legend in (ax.get_legend(), *figure.legends) if legend]
-    assert not {text.get_text() for legend in legends for text in legend.get_texts()} & set(BRANCHES)
+    assert not {text.get_text() for legend in legends for text in legend.get_texts()} & {*BRANCHES, *METHODS}
     for axis in (ax.xaxis, ax.yaxis) if ax.axison else ():
         low, high = sorted(axis.get_view_interval())
         ticks = [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]

@@ -1,5 +1,5 @@
-"""The command line: lottery run | reproduce | report | figures | export | show | verify | note | list. Parses, calls,
-prints; all of it can be done from Python."""
+"""The command line: lottery run | reproduce | report | figures | export | bench | show | verify | note | list.
+Parses, calls, prints; all of it can be done from Python."""
 
 import io
 import json
@@ -30,7 +30,7 @@ from lottery.data import DATASETS, SCALINGS
 from lottery.engines import ENGINES
 from lottery.errors import LotteryError, line, shown
 from lottery.fields import texts
-from lottery.runs import code, experiment, store, ticket, trackers, verify
+from lottery.runs import code, experiment, store, ticket, timings, trackers, verify
 from lottery.spec import (
     DATA_ORDERS,
     OPTIMIZER_STATES,
@@ -201,8 +201,8 @@ class FiguresCommand:
     """Kind of file; they go to figures/ in the run's folder."""
 
     only: Annotated[str, tyro.conf.arg(metavar="NAME,NAME")] = ""
-    """Some of them: accuracy, early_stop, training, layers, pixels, units, weights, overlap, seconds; all if not given.
-    """
+    """Some of them: accuracy, early_stop, training, layers, pixels, units, weights, overlap, seconds, latency,
+    file_size; all if not given."""
 
     width: Annotated[float | None, tyro.conf.arg(metavar="INCHES")] = None
     """Of each figure; 3.3 is a column of a paper."""
@@ -242,6 +242,29 @@ class ExportCommand:
 
     draw: int = 0
     """Of a branch that is drawn several times per level."""
+
+    runs_dir: Folder = Path("runs")
+    """Where to look for it."""
+
+
+@dataclass(frozen=True)
+class BenchCommand:
+    """Measure what it costs to use a run's tickets on one core: file, memory and time, beside dense PyTorch."""
+
+    run: tyro.conf.Positional[str]
+    """Its folder, its name, or the beginning of its name."""
+
+    level: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")] = ()
+    """Which levels; the dense one and five others if not given."""
+
+    replicate: int = 0
+    """Of which replicate."""
+
+    branch: Annotated[str, tyro.conf.arg(metavar="RULE")] = ""
+    """Of which branch; the trunk's if not given."""
+
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Where data sets are looked for first, each in a folder of its name; then $LOTTERY_DATA, cache, network."""
 
     runs_dir: Folder = Path("runs")
     """Where to look for it."""
@@ -338,6 +361,8 @@ def main(arguments: list[str] | None = None) -> int:
                 console.print(f"figure:  {path}", highlight=False, markup=False, soft_wrap=True)
         elif isinstance(command, ExportCommand):
             _export(command, console)
+        elif isinstance(command, BenchCommand):
+            _bench(command, console)
         elif isinstance(command, ShowCommand):
             run = store.find(command.run, command.runs_dir).now()  # of one moment, also while it goes on
             console.print(terminal.labels(run), end="")
@@ -378,6 +403,7 @@ def _flags() -> dict[str, dict[str, Iterable[str]]]:
         part, _, setting = name.rpartition(".")
         run[_flag(name)] = CHOICES.get((parts.get(part, Spec), setting), ())
     run |= {"--branches": STARTS, "--engine": ("auto", *ENGINES), "--device": ("auto", "cpu", "cuda")}
+    found["bench"] |= {"--branch": STARTS}
     found["export"] |= {"--branch": STARTS, "--weights": ("both", *ticket.WHICH)}
     run |= {short: run[long] for short, long in SHORT.items()} | {"--log": trackers.LOGS, "--help-all": ()}
     return found
@@ -432,6 +458,7 @@ Command = (
     | ReportCommand
     | FiguresCommand
     | ExportCommand
+    | BenchCommand
     | ShowCommand
     | VerifyCommand
     | NoteCommand
@@ -592,6 +619,7 @@ def _tyro(arguments: list[str], run: Any, registry: tyro.constructors.Constructo
         | Annotated[ReportCommand, tyro.conf.subcommand("report")]
         | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]
+        | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
         | Annotated[ShowCommand, tyro.conf.subcommand("show")]
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
         | Annotated[NoteCommand, tyro.conf.subcommand("note")]
@@ -753,6 +781,25 @@ def _export(command: ExportCommand, console: Console) -> None:
     export.write(made, path, command.to, **options)
     size = number_of(path.stat().st_size, "byte")
     console.print(f"written: {path} ({size})", highlight=False, markup=False, soft_wrap=True)
+
+
+def _bench(command: BenchCommand, console: Console) -> None:
+    run = store.find(command.run, command.runs_dir)
+    from lottery import inference  # torch takes two seconds to import
+    from lottery.views import plots
+
+    place: dict[str, Any] = {"replicate": command.replicate, "branch": command.branch or None}
+    levels = command.level or inference.spread(run, **place)
+    measured = []
+    for level in terminal.measuring(
+        inference.bench(run, levels, data_dir=command.data_dir, **place), len(levels), console
+    ):
+        measured.append(level)
+        console.print(terminal.cost_table(level))
+    console.print(terminal.cost_notes(measured))
+    paths = {"table": timings.path_of(run), "figure": plots.save_inference(run)}
+    for name, path in paths.items():
+        console.print(f"{f'{name}:':9}{path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _verify(command: VerifyCommand, console: Console) -> int:

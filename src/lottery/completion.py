@@ -34,7 +34,7 @@ complete -c lottery -a '(lottery --complete (commandline -opc)[2..] (commandline
 }
 """Shell -> what it must be told once: `eval "$(lottery completion bash)"`."""
 
-ON_RUNS = ("show", "report", "figures", "export", "verify", "note")
+ON_RUNS = ("show", "report", "figures", "export", "bench", "verify", "note")
 """Commands whose words are runs."""
 
 

@@ -29,3 +29,19 @@ BRANCHES = {
 def branch_name(branch: str) -> str:
     """How a branch is called where people read of it; a rule not in `BRANCHES` by its own name."""
     return BRANCHES.get(branch, branch)
+
+
+METHODS = {
+    "dense": "PyTorch dense",
+    "shrunk": "PyTorch shrunk",
+    "csr": "PyTorch CSR",
+    "onnx": "ONNX Runtime dense",
+    "onnx_shrunk": "ONNX Runtime shrunk",
+    "predictor": "lottery predictor",
+}
+"""Way to compute a ticket's logits, of `lottery.inference` -> its name in tables and legends."""
+
+
+def method_name(method: str) -> str:
+    """How a way to compute logits is called where people read of it; one not in `METHODS` by its own name."""
+    return METHODS.get(method, method)

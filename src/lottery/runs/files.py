@@ -92,6 +92,8 @@ def remedy(path: Path) -> str:
     """What to do about a file that is not what it should be. Nothing is to be deleted: others may know better."""
     if path.name == "run.json":
         return f"restore the file from a copy, or move {path.parent} out of the way"
+    if path.name == "inference.json":
+        return "move this file away, and `lottery bench` measures anew"
     if path.name in ("spec.toml", "levels.csv"):
         return "move this file away, and `lottery run` writes it anew from the others"
     if path.name.endswith(PARTIAL):

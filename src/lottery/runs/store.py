@@ -7,6 +7,7 @@
     <run>/levels.csv           a row for each level, see `lottery.runs.rows` (derived: rebuilt from the levels)
     <run>/code/                what `use` named, if anything: see `lottery.runs.code`
     <run>/figures/             pictures (derived)
+    <run>/inference.json       what it costs to use its tickets, where that was measured: see `lottery.runs.timings`
     <run>/<branch>/replicate-<r>/level-<l>/            and of further draws of a branch, level-<l>-draw-<d>/
         ticket.safetensors     the weights it starts from, and each mask packed to bits as mask:<name>
         trained.safetensors    the weights it ended with

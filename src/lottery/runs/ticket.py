@@ -153,15 +153,24 @@ class Ticket:
         start = self.begin()
         network, device = self._network(), engines.resolve_device(source["device"])
         engine = engines.choose(source["engine"], network, spec.recipe, device)
+        return engines.trainer(engine, device)(network, self.images(data_dir), start, spec.recipe, lambda *_: None)
+
+    def images(self, data_dir: Path | str | None = None) -> data.Splits:
+        """The images that it was trained on, its replicate's own split of them, scaled as it takes them.
+
+        Args:
+            data_dir: as in `train`.
+
+        Raises:
+            LotteryError: where they are not here, or are others.
+        """
+        spec = self.spec
         raw = data.load(spec.data.name, Path(data_dir) if data_dir else None)
-        if raw.sha256 != source["data"]:
-            raise LotteryError(
-                f"this ticket was trained on data {source['data']!r}, and what is here is {raw.sha256!r}"
-            )
-        images = data.split(
-            raw, spec.data.scaling, spec.data.validation, stream(spec.seed, self.row.place.replicate, "split")
-        )
-        return engines.trainer(engine, device)(network, images, start, spec.recipe, lambda *_: None)
+        if raw.sha256 != self.source["data"]:
+            words = f"was trained on data {self.source['data']!r}, and here is {raw.sha256!r}"
+            raise LotteryError(f"this ticket {words}")
+        rng = stream(spec.seed, self.row.place.replicate, "split")
+        return data.split(raw, spec.data.scaling, spec.data.validation, rng)
 
     def begin(self) -> Start:
         """All that its training reads, but data and recipe: its level's rule says of a state and masks where to begin.

@@ -9,7 +9,7 @@ from pathlib import Path
 import tomli_w
 
 from lottery.errors import LotteryError
-from lottery.runs import checkpoints, files, store
+from lottery.runs import checkpoints, files, store, timings
 from lottery.runs.rows import to_csv, wanted
 from lottery.runs.store import Run
 from lottery.spec import Spec
@@ -54,6 +54,9 @@ def verify(path: Path) -> Found:
         with found.attempt(f"{len(code)} files of {store.CODE}"):
             for name in code:
                 run.source(name)
+    if files.there(timings.path_of(run)):
+        with found.attempt(timings.FILE):
+            timings.read(run)
     with found.attempt(store.SPEC):
         _check_spec(path / store.SPEC, run.spec)
     if len(rows) == len(places) and not unreadable:

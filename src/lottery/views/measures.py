@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 from lottery.spec import EXTENT, differing, flatten
+from lottery.words import METHODS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lottery.analysis.verdicts import Margin
     from lottery.runs.rows import Place
     from lottery.runs.store import Run
+    from lottery.runs.timings import Cost, Measured, Spread
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,11 @@ MEASURES = {
     "test_loss": Measure("test loss", "nats", 1, ".4f"),
     "validation_loss_min": Measure("validation loss", "nats", 1, ".4f", "at early stop"),
     "seconds": Measure("training time", "s", 1, ",.1f"),
+    "file_bytes": Measure("file", "kB", 1e-3),
+    "memory_bytes": Measure("memory", "kB", 1e-3),
+    "latency": Measure("latency", "ms", 1e3),
 }
-"""Column of levels.csv or of a history -> how it is shown."""
+"""Column of levels.csv or of a history, or size or time of `lottery.runs.timings` -> how it is shown."""
 
 EARLY, LAST, STOP = "test_accuracy_early_stop", "test_accuracy", "early_stop_iteration"
 """Columns that every view shows."""
@@ -422,9 +427,106 @@ DASHED = ("reinit", "random_mask_reinit", "one_shot_reinit", "random_mask")
 """Branches that lost their initial weights or their place, dashed as in the paper."""
 
 
+METHOD_COLOURS = {"dense": "#a0a0a0", **dict(zip(list(METHODS)[1:], COLOURS, strict=False))}
+"""Way to compute logits -> its colour in every view."""
+
+SHRUNK = ("shrunk", "onnx_shrunk")
+"""Ways to compute logits that may coincide with dense ones, dashed."""
+
+
 def colour(branch: str) -> str:
     """A branch's colour in every view, as #rrggbb; for a rule not in `BRANCH_COLOURS`, one from its name."""
     if branch in BRANCH_COLOURS:
         return BRANCH_COLOURS[branch]
     red, green, blue = colorsys.hls_to_rgb(crc32(branch.encode()) / 2**32, 0.45, 0.5)
     return "#" + bytes(round(255 * part) for part in (red, green, blue)).hex()
+
+
+def significant(value: float) -> str:
+    """Three digits, thousands apart, without an exponent: 0.00312, 1,230,000."""
+    return f"{float(f'{value:.3g}'):,.10g}"
+
+
+def cost_headings(measured: "Sequence[Measured]") -> list[str]:
+    """Of the cells that `cost_cells` makes."""
+    batches = batches_of(measured)
+    times = [f"{measure('latency').unit} at {batch}" for batch in batches]
+    return [*(measure(name).axis for name in ("file_bytes", "memory_bytes")), *times, f"images/s at {max(batches)}"]
+
+
+def cost_cells(cost: "Cost") -> list[tuple[str, ...]]:
+    """What one way to compute logits takes: file, memory, time by batch size, throughput at the largest.
+
+    Each with what qualifies it: of a time its speed, × dense PyTorch's, and its quartiles. None of what is missing.
+    """
+    if cost.file_bytes is None or cost.memory_bytes is None:
+        return []
+    factor = measure("latency").factor
+    sizes = {"file_bytes": cost.file_bytes, "memory_bytes": cost.memory_bytes}
+    return [
+        *((significant(measure(name).factor * size),) for name, size in sizes.items()),
+        *(
+            (
+                significant(factor * x.seconds.median),
+                f"{significant(x.speed.median)} ×",
+                f"{significant(factor * x.seconds.low)} to {significant(factor * x.seconds.high)}",
+            )
+            for x in cost.latencies
+        ),
+        (significant(cost.latencies[-1].throughput),),
+    ]
+
+
+CostLines = dict[tuple[str, str, int], "list[tuple[float, Spread]]"]
+"""(method, branch, replicate) -> density, and what is drawn there."""
+
+
+def cost_lines(measured: "Sequence[Measured]", column: str, batch: int = 0) -> CostLines:
+    """What figures draw against density: of latency at that batch size the spread, of a size one number thrice.
+
+    Densities decrease; a ticket without weights, for which a logarithmic axis has no place, is left out.
+    """
+    from lottery.runs.timings import Spread
+
+    lines: CostLines = {}
+    for level in sorted(measured, key=lambda level: -level.density):
+        for cost in level.costs if level.density else ():
+            points = [latency.seconds for latency in cost.latencies if latency.batch == batch]
+            if column != "latency":
+                size = getattr(cost, column)
+                points = [] if size is None else [Spread(size, size, size)]
+            line = lines.setdefault((cost.method, level.place.branch, level.place.replicate), [])
+            line += [(level.density, point) for point in points]
+    return {key: line for key, line in lines.items() if line}
+
+
+def batches_of(measured: "Sequence[Measured]") -> list[int]:
+    """The batch sizes of levels that were measured alike."""
+    return sorted({latency.batch for level in measured for cost in level.costs for latency in cost.latencies})
+
+
+def missing_of(measured: "Sequence[Measured]") -> dict[str, str]:
+    """Way to compute logits -> why it was not measured, at any of these levels."""
+    return {cost.method: cost.missing for level in measured for cost in level.costs if cost.missing}
+
+
+def machines_of(measured: "Sequence[Measured]") -> list[str]:
+    """On which machines, and with which versions, levels were measured, and when last: one line for each."""
+    found = {}
+    for level in measured:
+        m = level.machine
+        versions = ", ".join(f"{name} {number}" for name, number in {"Python": m["python"], **m["versions"]}.items())
+        text = f"{m['processor']}, one core, {m['platform']}; {versions}"
+        found[text] = max(m["started"], found.get(text, ""))
+    return [f"{text}; {started}" for text, started in found.items()]
+
+
+BUSY = 0.9
+"""Share of a core below which times say more of the machine than of the method."""
+
+
+def busy_of(measured: "Sequence[Measured]") -> list[str]:
+    """What to know of levels that were measured while the core did other work; nothing for an idle machine."""
+    least = min(level.core for level in measured)
+    share = f"other work had {100 * (1 - least):.0f} % of the core"
+    return [f"While it was timed, {share}: measure again on an idle machine."] if least < BUSY else []

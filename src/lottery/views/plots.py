@@ -30,6 +30,7 @@ from lottery.analysis.frames import branches_of, densities, levels_of, trunk_of
 from lottery.analysis.statistics import summary
 from lottery.engines import history
 from lottery.errors import LotteryError, known
+from lottery.runs import timings
 from lottery.runs.rows import DENSITY
 from lottery.runs.store import Run, write
 from lottery.spec import OwnLoop
@@ -39,18 +40,24 @@ from lottery.views.measures import (
     DASHED,
     EARLY,
     LAST,
+    METHOD_COLOURS,
     SENTENCES,
+    SHRUNK,
     STOP,
+    CostLines,
+    batches_of,
     colour,
+    cost_lines,
     marks,
     measure,
     run_labels,
     run_settings,
+    significant,
     table,
     ticks,
 )
 from lottery.views.mosaic import Mosaic
-from lottery.words import branch_name, number_of
+from lottery.words import branch_name, method_name, number_of
 
 STYLE: Any = {
     "axes.spines.top": False,
@@ -657,6 +664,98 @@ def controls(run: Run, ax: Axes | None = None) -> Axes:
     return _titled(ax, run, "Tickets against their controls", DIFFERENCES)
 
 
+def latency(run: Run, batch: int = 1, ax: Axes | None = None) -> Axes:
+    """Draws the time that a batch takes by each way to compute a ticket's logits against the weights left: medians, as
+    bars the quartiles over rounds.
+
+    Args:
+        run: of which `lottery bench` has measured levels.
+        batch: examples in it.
+        ax: axes to draw on.
+
+    Raises:
+        LotteryError: for a run that was not measured, or not with that batch size.
+    """
+    levels = _measured(run)
+    if batch not in (batches := batches_of(levels)):
+        raise LotteryError(known("batch size", str(batch), map(str, batches)))
+    ax = _cost_axes(cost_lines(levels, "latency", batch), "latency", ax)
+    return _titled(ax, run, f"Latency at batch {batch}", f"{_replicates(levels)}, {QUARTILES}")
+
+
+def file_size(run: Run, ax: Axes | None = None) -> Axes:
+    """Draws the size of each kind of file of a ticket against the weights left. Raises LotteryError for a run of which
+    `lottery bench` has measured no level."""
+    levels = _measured(run)
+    ax = _cost_axes(cost_lines(levels, "file_bytes"), "file_bytes", ax)
+    return _titled(ax, run, "File size", f"{_replicates(levels)}, trained weights alone")
+
+
+def inference(run: Run) -> list[Axes]:
+    """Draws what tickets cost to use: `latency` at each batch size that was measured, and `file_size`, with one legend
+    beside the panels."""
+    levels = _measured(run)
+    batches = batches_of(levels)
+    title = f"{_title(run)}\n{_replicates(levels)}, {QUARTILES}"
+    *axes, last = drawn = panels(len(batches) + 1, title, columns=2)
+    for batch, ax in zip(batches, axes, strict=True):
+        latency(run, batch, ax)
+    file_size(run, last)
+    shared_legend(drawn)
+    for ax in drawn:
+        ax.set_title(ax.get_title().partition("\n")[0], fontsize=10)
+        legend = ax.get_legend()
+        assert legend is not None
+        legend.remove()
+    return drawn
+
+
+QUARTILES = "medians over rounds on one core; bars: quartiles"
+
+
+def _measured(run: Run) -> list[timings.Measured]:
+    levels = timings.read(run)
+    if not levels:
+        raise NothingToShow(f"{run.path.name}: nothing was measured yet; `lottery bench {run.path.name}` does")
+    return levels
+
+
+def _replicates(levels: Sequence[timings.Measured]) -> str:
+    return "replicate " + ", ".join(map(str, sorted({level.place.replicate for level in levels})))
+
+
+def _cost_axes(lines: CostLines, column: str, ax: Axes | None) -> Axes:
+    """A line for each way to compute logits, on logarithmic axes."""
+    ax, shown = ax or _new_axes(), measure(column)
+    for (method, _, _), points in lines.items():
+        y, low, high = shown.factor * np.array([(s.median, s.low, s.high) for _, s in points]).T
+        ax.errorbar(
+            [100 * density for density, _ in points],
+            y,
+            yerr=[y - low, high - y],
+            label=method_name(method),
+            color=METHOD_COLOURS.get(method, "0.5"),
+            marker="o",
+            markersize=2.5,
+            linewidth=4 if method == "dense" else 1.3,  # files may be of one size: each line stays visible
+            linestyle="dashed" if method in SHRUNK else "solid",
+            elinewidth=0.8,
+        )
+    _density_axis(ax, {density for points in lines.values() for density, _ in points}, 6)
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    spare = max(1.0, 6 * low / high) ** 0.5  # at least two of 1, 2 and 5 times powers of ten are within the range
+    ax.set_ylim(low / spare, high * spare)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: significant(y)))
+    ax.set_ylabel(shown.axis)
+    handles, labels = ax.get_legend_handles_labels()
+    one = dict(zip(labels, handles, strict=True))  # of several branches or replicates
+    ax.legend(one.values(), one.keys(), loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return ax
+
+
 # --- several runs ----------------------------------------------------------------------------------------------------
 
 
@@ -733,6 +832,8 @@ FIGURES: dict[str, Callable[[Run], Axes]] = {
     "overlap": overlap,
     "seconds": seconds,
     "controls": controls,
+    "latency": latency,
+    "file_size": file_size,
 }
 """Name of the file -> what draws it."""
 
@@ -774,6 +875,14 @@ def save(run: Run, names: Iterable[str] = tuple(FIGURES), kind: str = "png", wid
             paths.append(folder / f"{name}.{kind}")
             write(paths[-1], _picture(ax, kind, 150))
     return paths
+
+
+def save_inference(run: Run) -> Path:
+    """Writes `inference` to the run's `figures` folder, and returns the path."""
+    path = run.path / "figures" / "inference.png"
+    path.parent.mkdir(exist_ok=True)
+    write(path, _picture(inference(run)[0], "png", 150))
+    return path
 
 
 def notebook_html(run: Run) -> str:

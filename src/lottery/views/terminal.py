@@ -12,14 +12,16 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, track
 from rich.table import Column, Table
 from rich.text import Text
 
 from lottery.analysis.listing import Entry
+from lottery.analysis.speed import slower
 from lottery.runs.experiment import Progress as Event
 from lottery.runs.rows import Place, Row, wanted
 from lottery.runs.store import Run
+from lottery.runs.timings import Measured
 from lottery.spec import Spec
 from lottery.views.measures import (
     COMPARED,
@@ -30,7 +32,12 @@ from lottery.views.measures import (
     STOP,
     Measure,
     Verdict,
+    busy_of,
+    cost_cells,
+    cost_headings,
+    machines_of,
     measure,
+    missing_of,
     own_columns,
     rules,
     run_labels,
@@ -40,6 +47,7 @@ from lottery.views.measures import (
     table,
     verdicts,
 )
+from lottery.words import method_name
 
 NARROW = 70
 """Columns below which bars leave out what can be guessed."""
@@ -364,6 +372,34 @@ def _parts(
     """A table for each branch, named if there are several; without any, the headings."""
     several = len(by_branch) > 1
     return [Part(branch if several else "", *part) for branch, part in by_branch.items()] or [Part("", headings, [])]
+
+
+def measuring(levels: Iterable[Measured], count: int, console: Console) -> Iterator[Measured]:
+    """Levels as they are measured, with a bar below in a terminal."""
+    hidden = not console.is_terminal
+    yield from track(levels, "measuring", count, console=console, transient=True, disable=hidden)
+
+
+def cost_table(level: Measured) -> Group:
+    """What each way to compute a ticket's logits takes, and where it is slower than dense PyTorch."""
+    headings = ["", *(heading.replace(" ", "\n", 1) for heading in cost_headings([level]))]
+    rows = [
+        [[method_name(cost.method)], *(cell[:2] for cell in cost_cells(cost) or [("–",)] * (len(headings) - 1))]
+        for cost in level.costs
+    ]
+    title = f"{level.place}: {measure('density').words(level.density)} of the weights"
+    return Group(Tables(title, [Part("", headings, rows)], left=1), Text(slower(level)), "")
+
+
+def cost_notes(levels: Sequence[Measured]) -> Text:
+    """What the numbers of `cost_table` are, on which machine, and what was not measured for which reason."""
+    lines = [
+        "Medians over rounds on the run’s own test images; ×: dense PyTorch’s time / its own, paired round by round.",
+        *(f"–: {method_name(name)}: {reason}" for name, reason in missing_of(levels).items()),
+        *machines_of(levels),
+        *busy_of(levels),
+    ]
+    return Text("\n".join(lines), style="dim")
 
 
 def run_list(entries: Iterable[Entry]) -> Iterator[RenderableType]:

@@ -19,19 +19,26 @@ from lottery.analysis.statistics import summary
 from lottery.analysis.verdicts import Margin
 from lottery.runs.rows import Place
 from lottery.runs.store import Run
+from lottery.runs.timings import Measured
 from lottery.views.measures import (
     AT_EARLY_STOP,
     COLOURS,
     EARLY,
     LAST,
+    METHOD_COLOURS,
+    SHRUNK,
     STOP,
+    CostLines,
     Measure,
+    batches_of,
     colour,
+    cost_lines,
     measure,
     run_name,
+    significant,
     ticks,
 )
-from lottery.words import branch_name
+from lottery.words import branch_name, method_name
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 """Lines of the first branch, the second, ... where a colour is a run's."""
@@ -212,6 +219,42 @@ def against_density(shown: Sequence[Shown], levels: Sequence[int], name: str, co
     title = m.name.capitalize()
     says = f"{title} against {measure('density').label}. {' '.join(said)}"
     return Chart(name, title, "", says, layout, bands + lines, marks=marks_of(shown, levels))
+
+
+def inference(s: Shown, measured: Sequence[Measured]) -> list[Chart]:
+    """What it costs to use a run's tickets, against the weights left: latency at each batch size, and file size."""
+    latencies = {f"latency_{n}": (f"Latency at batch {n}", "latency", n) for n in batches_of(measured)}
+    charts = []
+    for name, (title, column, batch) in (latencies | {"file_size": ("File size", "file_bytes", 0)}).items():
+        whole = f"{title}: {s.letter}" if s.letter else title
+        charts.append(_costs(f"{s.letter or 'run'}_{name}", whole, column, cost_lines(measured, column, batch)))
+    return charts
+
+
+def _costs(name: str, title: str, column: str, lines: CostLines) -> Chart:
+    """A line for each way to compute logits, on logarithmic axes."""
+    m, density = measure(column), measure("density")
+    traces, said = [], []
+    shown: set[str] = set()
+    for (method, _, _), points in lines.items():
+        ink, label = METHOD_COLOURS.get(method, "dense"), method_name(method)
+        line = {"color": ink, "width": 5 if method == "dense" else 2, "dash": "dash" if method in SHRUNK else "solid"}
+        y = [m.factor * spread.median for _, spread in points]
+        text = [f"{significant(value)} {m.unit}" for value in y]
+        trace: Trace = {"type": "scatter", "mode": "lines+markers", "name": plain(label), "line": line}
+        trace |= {"x": rounded(100 * d for d, _ in points), "y": y, "marker": {"size": 6}, "text": text}
+        trace |= {"hovertemplate": f"%{{text}}<extra>{plain(label)}</extra>", "showlegend": method not in shown}
+        traces.append(trace)
+        shown.add(method)
+        ends = (f"{text[i]} with {share(points[i][0])} of the weights" for i in {0: 0, len(points) - 1: 0})
+        said.append(f"{label}: {', '.join(ends)}.")
+    values = [value for trace in traces for value in trace["y"]]
+    low, high = min(values, default=1.0) / 1.3, max(values, default=1.0) * 1.3
+    layout: dict[str, Any] = {"xaxis": density_axis([d for points in lines.values() for d, _ in points])}
+    layout |= {"yaxis": log_axis(m.axis, low, high, _ticks(low, high), ","), "showlegend": True}
+    layout["hovermode"] = "x unified"
+    layout["xaxis"]["unifiedhovertitle"] = {"text": f"%{{x:.3g}} % {density.label}"}
+    return Chart(name, title, "", f"{title} against {density.label}. {' '.join(said)}", layout, traces)
 
 
 def _hover(m: Measure, mean: float, each: "pd.Series[float]") -> str:

@@ -24,7 +24,9 @@ from plotly.offline import get_plotlyjs
 from lottery.analysis.answer import answer_of, awaited_of, margin_of, share
 from lottery.analysis.frames import densities, trunk_of
 from lottery.analysis.progress import time_left
+from lottery.analysis.speed import slower
 from lottery.errors import LotteryError
+from lottery.runs import timings
 from lottery.runs.rows import Place
 from lottery.runs.store import Run, write
 from lottery.spec import PRESETS, OwnLoop, Spec, differing
@@ -35,7 +37,12 @@ from lottery.views.measures import (
     TableRow,
     Verdict,
     Verdicts,
+    busy_of,
+    cost_cells,
+    cost_headings,
+    machines_of,
     measure,
+    missing_of,
     own_columns,
     rules,
     run_labels,
@@ -47,7 +54,7 @@ from lottery.views.measures import (
 )
 from lottery.views.report import charts, compare, layers
 from lottery.views.report.charts import Arrays, Chart, Shown
-from lottery.words import number_of
+from lottery.words import method_name, number_of
 
 REFRESH = 30
 """Seconds after which the page of a run that is not finished loads itself again."""
@@ -110,11 +117,14 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     training = charts.training(finished, levels, arrays)
     tickets = [layers.tickets(s, levels) for s in finished]
     cost = [charts.against_density(finished, levels, "seconds", "seconds")]
+    inference = [(s, levels_of) for s in finished if (levels_of := timings.read(s.run))]
+    uses = [(charts.inference(*pair), _uses(*pair)) for pair in inference]
     between = compare.between(shown, levels) if len(shown) > 1 else None
     controls = [(s, section) for s in finished if (section := compare.within(s, levels))]
     differences = [c for section in (between, *(section for _, section in controls)) if section for c in section.charts]
     overview, training, cost = ([c for c in some if c.traces] for some in (overview, training, cost))
     drawn = [*differences, *overview, *training, *(c for t in tickets for c in (*t.charts, *t.weights)), *cost]
+    drawn += [chart for some, _ in uses for chart in some]
     claims = [(s, rows) for s in shown if not s.awaited and (rows := claims_of(s.run)) is not None]
     refresh = REFRESH if any(s.awaited for s in shown) else 0
     data = {
@@ -142,6 +152,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
         tickets=tickets,
         cost=cost,
         cost_says=[_saved(s) for s in finished],
+        uses=uses,
         keys=[
             {"key": s.key(branch), "name": s.name(branch), "colour": s.ink(branch), "dash": s.dash(branch)}
             for s in shown
@@ -263,6 +274,31 @@ def _saved(s: Shown) -> str:
         if saved > 0.01
         else f"no time was saved (engine: {engines})."
     )
+
+
+def _uses(s: Shown, measured: Sequence[timings.Measured]) -> dict[str, Any]:
+    """What it costs to use a run's tickets, as a table: one row per level and way to compute logits."""
+    headings = cost_headings(measured)
+    density = measure("density")
+    return {
+        "letter": s.letter,
+        "headings": headings,
+        "rows": [
+            {
+                "level": f"{level.place.level}" if level.place.branch == s.run.spec.start else str(level.place),
+                "weights": density.text(level.density),
+                "name": method_name(cost.method),
+                "cells": cost_cells(cost) or [("–",)] * len(headings),
+            }
+            for level in measured
+            for cost in level.costs
+        ],
+        "says": [
+            f"{level.place}, {density.words(level.density)} of the weights: {slower(level)}" for level in measured
+        ],
+        "missing": [f"{method_name(name)} was not measured: {why}" for name, why in missing_of(measured).items()],
+        "machines": [*machines_of(measured), *busy_of(measured)],
+    }
 
 
 def duration(seconds: float) -> str:
