@@ -295,7 +295,7 @@ def test_bad_input_is_one_line_before_any_work(
         (["--level", "9"], "has no rewind, replicate 0, level 9: there are levels 0 to 3"),
         (["--branch", "shuffle"], "has no level of shuffle, replicate 0"),
         (["--level", "x"], "Error parsing --level"),
-        (["--data-dir", "nowhere"], "nowhere"),
+        (["--data-dir", "nowhere"], "data-dir = 'nowhere': there is no such folder"),
     ):
         assert main(["bench", str(run.path), *words]) == 2
         assert message in capsys.readouterr().err

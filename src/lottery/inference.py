@@ -7,6 +7,7 @@ To add a method: a function and a row in METHODS, its name in `lottery.words`, i
 
 import importlib.util
 import math
+import os
 import tempfile
 import time
 import warnings
@@ -89,15 +90,15 @@ def csr(ticket: Ticket) -> Method:
     if not ticket.network.linear:
         raise LotteryError("PyTorch multiplies sparse matrices alone: there are no sparse convolutions")
     weights = ticket.weights()
-    layers, arrays = [], {}
+    layers, arrays = [], dict[str, np.ndarray]()
     for layer in ticket.network.layers:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
             kept = torch.from_numpy(weights[layer.weight]).to_sparse_csr()
-        parts = [kept.crow_indices().int(), kept.col_indices().int(), kept.values()]  # MKL's own indices: 32 bits
+        rows, columns, values = kept.crow_indices().int(), kept.col_indices().int(), kept.values()  # 32 bits, as MKL's
         bias = torch.from_numpy(weights[layer.bias])[:, None]
-        layers.append((torch.sparse_csr_tensor(*parts, size=kept.shape, check_invariants=True), bias))
-        arrays |= {f"{layer.weight}:{i}": part.numpy() for i, part in enumerate((*parts, bias))}
+        layers.append((torch.sparse_csr_tensor(rows, columns, values, kept.shape, check_invariants=True), bias))
+        arrays |= {f"{layer.weight}:{i}": part.numpy() for i, part in enumerate((rows, columns, values, bias))}
 
     def logits(examples: Tensor) -> Tensor:
         units = examples.flatten(1).T
@@ -185,6 +186,8 @@ def bench(
     """
     if data_dir is not None:
         check_type("data_dir", data_dir, Path)
+        if not os.path.isdir(data_dir):
+            raise LotteryError(f"data-dir = {str(data_dir)!r}: there is no such folder")
     levels = levels or spread(run, replicate, branch)
     tickets = [run.ticket(level, replicate, branch) for level in sorted(set(levels))]
     spec = run.spec

@@ -512,7 +512,7 @@ def missing_of(measured: "Sequence[Measured]") -> dict[str, str]:
 
 def machines_of(measured: "Sequence[Measured]") -> list[str]:
     """On which machines, and with which versions, levels were measured, and when last: one line for each."""
-    found = {}
+    found: dict[str, str] = {}
     for level in measured:
         m = level.machine
         versions = ", ".join(f"{name} {number}" for name, number in {"Python": m["python"], **m["versions"]}.items())
