@@ -133,10 +133,12 @@ def test_modules_compute_what_the_ticket_does(run: lottery.Run, residual: Ticket
             ticket = lottery.load_ticket(name)
             x = torch.linspace(-1, 1, 3 * int(numpy.prod(ticket.network.inputs))).reshape(3, *ticket.network.inputs)
             numpy.save(name + ".npy", ticket.module()(x).detach().numpy())
+            numpy.save(name + "-shrunk.npy", ticket.shrunk()(x).detach().numpy())
     """
     subprocess.run([sys.executable, "-c", source], cwd=tmp_path, check=True)
     for name, logits in expected.items():
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), logits, rtol=1e-6)
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}-shrunk.npy"), logits, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_made_of_a_ticket_computes_what_it_does(run: lottery.Run, residual: Ticket) -> None:
@@ -216,6 +218,10 @@ def test_what_is_missing_or_damaged_is_said_in_a_line(run: lottery.Run, tmp_path
             "unknown weights 'all': choose from both",
         ),
         (lambda: lottery.load_ticket(tmp_path / "none"), "no such file; `lottery export"),
+        (lambda: lottery.load_ticket(tmp_path), "is a folder: name the ticket's file"),
+        (lambda: ticket.save(tmp_path / "no" / "x"), "there is no folder .*no; make it first"),
+        (lambda: ticket.save(tmp_path), "is a folder: name the file in it"),
+        (lambda: ticket.save("/dev/null"), "/dev/null is no regular file"),
     ):
         with pytest.raises(LotteryError, match=words):
             call()
@@ -244,6 +250,17 @@ def test_no_damage_goes_unnoticed(run: lottery.Run, tmp_path: Path) -> None:
             lottery.load_ticket(tmp_path / "short")
     with pytest.raises(LotteryError, match="no ticket"):
         lottery.load_ticket(run.folder(run.places()[0]) / "ticket.safetensors")
+
+
+def test_what_a_later_version_wrote_is_not_called_damaged(
+    run: lottery.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = {**run.spec.to_table(), "temperature": 3}
+    with monkeypatch.context() as later:
+        later.setattr(Spec, "to_table", lambda spec: newer)
+        path = run.ticket(2).save(tmp_path / "ticket")
+    with pytest.raises(LotteryError, match=r"is of lottery .*, and this version cannot read it: .*temperature"):
+        lottery.load_ticket(path)
 
 
 def test_a_later_format_is_named(run: lottery.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,8 @@ def onnx(
     check_type("examples", examples, torch.Tensor)
     if examples.ndim == 0 or not len(examples):
         raise LotteryError(f"examples of shape {tuple(examples.shape)}: must be a batch [n, ...] of 1 or more")
+    batches = [examples[torch.arange(count) % len(examples)].detach() for count in BATCHES]
+    expected = [_logits(module, batch) for batch in batches]  # of the ticket's whole network
     if shrunk:
         from lottery.models.shrink import shrink
 
@@ -112,8 +114,6 @@ def onnx(
         "weights": weights,
         "shrunk": shrunk,
     }
-    batches = [examples[torch.arange(count) % len(examples)] for count in BATCHES]
-    expected = [_logits(module, batch) for batch in batches]
     data = _traced(module, batches[-1], {name: str(value) for name, value in properties.items()})
     for batch, logits in zip(batches, expected, strict=True):
         _check_onnx(data, batch.numpy(), logits)
@@ -136,8 +136,8 @@ def _logits(module: "nn.Module", examples: "torch.Tensor") -> np.ndarray:
 
     with torch.no_grad(), own_code("the network fails"):
         logits = module(examples)
-    check_type("the network's output", logits, torch.Tensor)
-    return np.asarray(logits.numpy())
+        check_type("the network's output", logits, torch.Tensor)
+        return np.asarray(logits.numpy())
 
 
 def _traced(module: "nn.Module", examples: "torch.Tensor", properties: Mapping[str, str]) -> bytes:
@@ -205,6 +205,8 @@ def csr(ticket: Ticket, path: Path | str, weights: Which = "trained") -> Path:
         if name in ticket.masks:
             parts = _rows(array, ticket.masks[name]).items()
             arrays |= {f"{name}:{part}": values for part, values in parts}
+        elif name in ("file", "allow_pickle"):
+            raise LotteryError(f"a tensor called {name} has no place in .npz: NumPy keeps that name to itself")
         else:
             arrays[name] = array
     written = io.BytesIO()
@@ -300,9 +302,5 @@ def file_name(ticket: Ticket, to: str = "safetensors", shrunk: bool = False) -> 
 def _writable(path: Path | str) -> Path:
     """The path. Raises LotteryError, before any work, where no file can be."""
     check_type("path", path, Path)
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise LotteryError(f"{path}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise LotteryError(f"{path} is a folder: name the file in it")
-    return path
+    files.check_target(Path(path))
+    return Path(path)

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -192,9 +191,8 @@ def bench(
     tickets = [run.ticket(level, replicate, branch) for level in sorted(set(levels))]
     spec = run.spec
     if isinstance(spec, OwnLoop) or spec.model.name not in models.MODELS:
-        name = spec.factory if isinstance(spec, OwnLoop) else spec.model.name
         raise LotteryError(
-            f"{run.path.name} is of a network of one's own, {name}: bench is for the package's own networks"
+            f"{run.path.name} is of a network of one's own, {spec.network}: bench is for the package's own networks"
         )
     with store.lock(run.path):
         examples = _images(tickets[0], data_dir)
@@ -236,7 +234,9 @@ def measure(ticket: Ticket, examples: np.ndarray) -> Measured:
     session = experiment.this_session(jobs=1)
     machine = {name: session[name] for name in ("started", "processor", "platform", "python", "versions")}
     if importlib.util.find_spec("onnxruntime"):
-        machine["versions"] |= {"onnxruntime": version("onnxruntime")}
+        import onnxruntime
+
+        machine["versions"] |= {"onnxruntime": onnxruntime.__version__}
     methods: dict[str, Method] = {}
     missing: dict[str, str] = {}
     latencies: dict[str, list[Latency]] = {name: [] for name in METHODS}

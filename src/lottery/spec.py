@@ -316,6 +316,11 @@ class Spec:
                 _require(value != "lr_rewind", name, value, "needs a rewind_to above 0: at 0 it is continue")
 
     @property
+    def network(self) -> str:
+        """Name of the network that it trains."""
+        return self.model.name
+
+    @property
     def rewound(self) -> int:
         """The iteration that `rewind_to` says."""
         return int(self.rewind_to)
@@ -404,6 +409,11 @@ class OwnLoop(Spec):
             remedy = "trains on at the rate of a recipe's last iteration, and a loop of one's own has no recipe"
             _require(name not in self.branches, "branches", name, remedy)
         super().__post_init__()
+
+    @property
+    def network(self) -> str:
+        """Name of the function that makes its networks."""
+        return self.factory
 
     @property
     def title(self) -> str:

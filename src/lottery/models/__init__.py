@@ -18,7 +18,7 @@ from lottery.models.resnet import resnet
 from lottery.models.vgg import vgg
 from lottery.spec import Model
 
-__all__ = ["INITS", "MODELS", "Layer", "Network", "Tensor", "initial_weights", "network"]
+__all__ = ["INITS", "MODELS", "Layer", "Network", "Tensor", "initial_weights", "is_row", "network"]
 
 MODELS: dict[str, Callable[..., Any]] = {
     "lenet-300-100": lenet_300_100,

@@ -142,6 +142,17 @@ def digest(arrays: Mapping[str, np.ndarray], *more: object) -> str:
     return found.hexdigest()
 
 
+def check_target(path: Path) -> None:
+    """Raises LotteryError where no file can be written: to a folder that is not there, or in the place of a folder, a
+    device or a pipe."""
+    if not path.parent.is_dir():
+        raise LotteryError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise LotteryError(f"{path} is a folder: name the file in it")
+    if path.exists() and not path.is_file():
+        raise LotteryError(f"{path} is no regular file: name another one")
+
+
 def write(path: Path, data: bytes) -> None:
     """All of it or nothing, on disk when this returns; leaves a file that already says so alone."""
     with suppress(LotteryError):

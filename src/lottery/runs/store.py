@@ -282,7 +282,7 @@ class Run:
             levels = [found.level for found in self.places() if (found.branch, found.replicate, found.draw) == beside]
             there = f"there are levels {min(levels)} to {max(levels)}" if levels else "there is no level of that kind"
             raise LotteryError(f"{self.path} has no {place}: {there}")
-        saved, session = self.read(place), self.info["sessions"][-1]
+        saved, session = self.read(place), self.info["sessions"][0]
         source = {
             "run": self.name or self.path.resolve().name,
             "identity": self.identity,

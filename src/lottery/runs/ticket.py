@@ -70,14 +70,15 @@ class Ticket:
     """What levels.csv says of it: where in its run it is, density, accuracies."""
     source: Mapping[str, Any]
     """Where it comes from: `run`, its name; `identity`, the hash of the settings; `engine` and `device`; `data`, the
-    checksums of the images; `sha256` of the level's files; `versions` and `processor` of the session that made it."""
+    checksums of the images; `sha256` of the level's files; `started`, `versions` and `processor` of the session that
+    began the run."""
     optimizer: Weights = field(default_factory=dict)
-    """The state that its optimizer begins with, "slot:tensor" -> array; empty for a fresh one."""
+    """The state that its optimizer begins with, "slot:tensor" -> array; empty for a fresh one, and where
+    code of one's own says."""
 
     def __repr__(self) -> str:
         """Its network, density and place."""
-        name = self.spec.factory if isinstance(self.spec, OwnLoop) else self.spec.model.name
-        return f"<Ticket of {name}, {100 * self.row.density:.3g} % of the weights: {self.row.place}>"
+        return f"<Ticket of {self.spec.network}, {100 * self.row.density:.3g} % of the weights: {self.row.place}>"
 
     def weights(self, which: Which = "trained") -> Weights:
         """Its trained weights, or those that it starts from. Raises LotteryError where its file lacks them."""
@@ -118,7 +119,8 @@ class Ticket:
         return module.eval()
 
     def state_dict(self, weights: Which = "trained") -> "dict[str, torch.Tensor]":
-        """Its weights as `load_state_dict` takes them: copies, a tied tensor once, under its first name."""
+        """Its weights as `load_state_dict` takes them: copies, a tied tensor once, under its first name, for which it
+        needs strict=False (`module` sets them all)."""
         import torch
 
         return {name: torch.from_numpy(array.copy()) for name, array in self.weights(weights).items()}
@@ -204,6 +206,7 @@ class Ticket:
             weights: which of them to keep: both, or those that it starts from, or its trained ones alone.
         """
         check_type("path", path, Path)
+        files.check_target(Path(path))
         if weights not in ("both", *WHICH):
             raise LotteryError(known("weights", weights, ("both", *WHICH)))
         arrays = {f"{MASK}:{name}": pack(mask) for name, mask in self.masks.items()}
@@ -229,16 +232,21 @@ class Ticket:
 
     def _network(self) -> Network:
         """Its network, if it is one of the package's own or of what was registered here."""
-        if isinstance(self.spec, OwnLoop) or self.spec.model.name not in models.MODELS:
-            name = self.spec.factory if isinstance(self.spec, OwnLoop) else self.spec.model.name
+        name = self.spec.network
+        if isinstance(self.spec, OwnLoop) or name not in models.MODELS:
             raise LotteryError(
                 f"this ticket is of a network of one's own, {name}, and loading it runs no code: give the function "
                 "that makes it, such as ticket.module(Net)"
             )
-        classes = self.network.tensors[self.network.prunable[-1]].shape[0]
-        network = models.network(self.spec.model, self.network.inputs, classes)
+        row, inputs = models.MODELS[name], self.network.inputs
+        if models.is_row(row):
+            network = models.network(self.spec.model, inputs, self.network.tensors[self.network.prunable[-1]].shape[0])
+        else:
+            from lottery.models.torch import described
+
+            network = described(row, inputs)
         if network.tensors != self.network.tensors:
-            raise LotteryError(f"this version builds {self.spec.model.name} otherwise than the ticket's run did")
+            raise LotteryError(f"this version builds {name} otherwise than the ticket's run did")
         return network
 
 
@@ -250,6 +258,8 @@ def load(path: Path | str) -> Ticket:
     """
     check_type("path", path, Path)
     path = Path(path)
+    if path.is_dir():
+        raise LotteryError(f"{path} is a folder: name the ticket's file in it; a run's tickets are Run.ticket(level)")
     if not files.there(path):
         raise LotteryError(f"{path}: there is no such file; `lottery export RUN --level N -o {path}` writes a ticket")
     written = files.read(path)
@@ -266,11 +276,15 @@ def load(path: Path | str) -> Ticket:
         if (found := files.digest(tensors, text)) != sealed["sha256"]:
             raise LotteryError(f"its SHA-256 is {found}, recorded is {sealed['sha256']}")
         record = json.loads(text)
-        if record["format"] == FORMAT:
-            return _unpacked(record, tensors)
+        number, maker = record["format"], record["source"].get("versions", {}).get("lottery", "another version")
     except Exception as error:
         raise LotteryError(f"{path} is a damaged ticket: {error}; {again}") from error
-    raise LotteryError(f"{path} has format {shown(record['format'])}, this version reads {FORMAT}: use a newer one")
+    if number != FORMAT:
+        raise LotteryError(f"{path} has format {shown(number)}, this version reads {FORMAT}: use a newer one")
+    try:
+        return _unpacked(record, tensors)
+    except Exception as error:
+        raise LotteryError(f"{path} is of lottery {maker}, and this version cannot read it: {error}") from error
 
 
 def _unpacked(record: dict[str, Any], arrays: Weights) -> Ticket:

@@ -15,7 +15,7 @@ from lottery.models import MODELS
 from lottery.runs.store import Run
 from lottery.runs.ticket import Ticket
 from lottery.spec import OwnLoop, Recipe
-from lottery.views.measures import COMPARED, EARLY, LAST, Verdict, measure, rules, setting, verdicts
+from lottery.views.measures import COMPARED, DASHED, EARLY, LAST, Verdict, measure, rules, setting, verdicts
 from lottery.words import branch_name, number_of
 
 
@@ -52,15 +52,16 @@ def _head(ticket: Ticket) -> str:
 def _what(ticket: Ticket) -> Iterator[str]:
     place, total = ticket.row.place, ticket.network.weights
     kept = sum(int(mask.sum()) for mask in ticket.masks.values())
-    yield f"# A lottery ticket: {_network_name(ticket)} with {_share(ticket.row.density)} of its weights"
+    yield f"# A lottery ticket: {ticket.spec.network} with {_share(ticket.row.density)} of its weights"
     what = (
         "A lottery ticket is a sparse subnetwork with the weights that it trains from (Frankle & Carbin, ICLR 2019). "
         if place.level
         else "This is level 0, the dense network that lottery tickets are found in (Frankle & Carbin, ICLR 2019). "
     )
     yield (
-        f"{what}{kept:,} of {total:,} prunable weights are left, the others are exactly 0. The file has its masks, the "
-        "weights that it starts from, and those that it was trained to."
+        f"{what}{kept:,} of {total:,} prunable weights are left, the others are exactly 0. The file has its masks"
+        f"{', the weights that it starts from' if ticket.start else ''}"
+        f"{', and those that it was trained to' if ticket.trained else ''}."
     )
     masks = {name: ticket.masks[name] for name in ticket.network.prunable}
     rows = [
@@ -79,7 +80,7 @@ def _how(ticket: Ticket) -> Iterator[str]:
         "continue": "those of the level before, never rewound",
     }.get(place.branch, f"of the start rule `{place.branch}` ({branch_name(place.branch)})")
     facts = {
-        "Network": f"`{_network_name(ticket)}`, {ticket.network.weights:,} prunable weights",
+        "Network": f"`{ticket.spec.network}`, {ticket.network.weights:,} prunable weights",
         "Place": f"level {place.level} of `{place.branch}`, replicate {place.replicate}"
         + (f", draw {place.draw}" if place.draw else ""),
         "Weights that it starts from": rule if place.level else "its initial ones",
@@ -93,7 +94,7 @@ def _how(ticket: Ticket) -> Iterator[str]:
         facts["Data"] = f"`{spec.data.name}`, {spec.data.validation:,} of its training images held out for validation"
         facts["Inputs"] = _inputs(ticket)
         facts["Training"] = ", ".join(setting(f"recipe.{name}", value) for name, value in recipe.items())
-    if spec.pruning:
+    if spec.pruning and place.branch not in (*DASHED, "one_shot", "prune_at_init"):
         method = ", ".join(setting(f"pruning.{name}", v) for name, v in asdict(spec.pruning).items() if v)
         facts["Pruning"] = f"{number_of(place.level, 'time')}: {method}"
     yield "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
@@ -185,7 +186,9 @@ def _loading(ticket: Ticket, file: str) -> Iterator[str]:
         if own
         else "module = ticket.module()  # a torch.nn.Module in evaluation mode; pruned weights are 0",
         *([] if own else ["with torch.no_grad():", f"    print(module(torch.zeros({shape})))  # logits"]),
-        'ticket.masks, ticket.weights("start")  # what to train again: lottery.hold(module, ticket.masks)',
+        'ticket.masks, ticket.weights("start")  # what to train again: lottery.hold(module, ticket.masks)'
+        if ticket.start
+        else "ticket.masks  # True = kept",
     ]
     place = ticket.row.place
     words = ["lottery", "export", ticket.source["run"], "--level", str(place.level)]
@@ -193,7 +196,7 @@ def _loading(ticket: Ticket, file: str) -> Iterator[str]:
     words += ["--branch", place.branch] if place.branch != ticket.spec.start else []
     words += ["--draw", str(place.draw)] if place.draw else []
     yield "## How to load it"
-    yield f"`pip install lottery`; the file is what `{shlex.join(words)}` writes."
+    yield f"With `lottery` installed. The file is what `{shlex.join(words)}` writes."
     yield "```python\n{}\n```".format("\n".join(lines))
     yield "## What it is not"
     yield (
@@ -230,10 +233,6 @@ CITATION = """\
   url = {https://arxiv.org/abs/1803.03635}
 }
 ```"""
-
-
-def _network_name(ticket: Ticket) -> str:
-    return ticket.spec.factory if isinstance(ticket.spec, OwnLoop) else ticket.spec.model.name
 
 
 def _share(fraction: float) -> str:
