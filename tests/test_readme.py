@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from lottery.analysis.answer import answer
@@ -69,12 +70,18 @@ def _table(text: str, title: str) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
 
 
-RESULTS = ROOT / "results" / "mnist-10000it" / "levels.csv"
+RESULTS = ROOT / "results"
 
 
-def mnist_table() -> list[str]:
-    """The README's table of the ten-minute experiment, from its levels."""
-    judged = judge(levels := read_levels(RESULTS), default_margin(levels, 10_000).points).set_index("level")
+def numbers(folder: str, run: str = "") -> pd.DataFrame:
+    """The levels of the results in that folder, of the run whose name has that."""
+    levels = read_levels(RESULTS / folder / "levels.csv")
+    return levels[levels["run"].str.contains(run)] if run else levels
+
+
+def mnist_table(levels: pd.DataFrame) -> list[str]:
+    """The tickets against the dense network and against reinitialised ones, as pages have them."""
+    judged = judge(levels, default_margin(levels, 10_000).points).set_index("level")
     reinit = 100 * curve(levels, "test_accuracy_early_stop", "reinit").mean()
     ticket = 100 * curve(levels, "test_accuracy_early_stop").mean()
     rows = [
@@ -95,8 +102,12 @@ def _interval(row: Any, name: str, form: str) -> str:
     return f"{mean} ({low} to {high})"
 
 
-def test_the_readmes_numbers_are_those_of_the_results() -> None:
-    levels = read_levels(RESULTS)
-    assert answer(levels, default_margin(levels, 10_000)).headline in README.replace("\n> ", " ")
-    for line in mnist_table():
-        assert line in README
+@pytest.mark.parametrize(
+    ("page", "folder", "run"),
+    [("README.md", "mnist-10000it", ""), ("results/lth-mnist/README.md", "lth-mnist", "50000it")],
+)
+def test_the_numbers_are_those_of_the_results(page: str, folder: str, run: str) -> None:
+    text, levels = (ROOT / page).read_text(), numbers(folder, run)
+    assert answer(levels, default_margin(levels, 10_000)).headline in text.replace("\n> ", " ")
+    for line in mnist_table(levels):
+        assert line in text
