@@ -205,9 +205,11 @@ def test_bad_examples(predictor: Predictor, case: str) -> None:
 
 WEIGHT, MASK = SMALL[1]["fc1.weight"], SMALL[2]["fc2.weight"]
 
-BAD_TICKETS: dict[str, tuple[Weights, Masks, str]] = {
-    "no mask": ({}, {"fc2.weight": None}, "masks has no 'fc2.weight': it must have every layer's"),  # type: ignore[dict-item]
-    "no bias": ({"fc1.bias": None}, {}, "weights has no 'fc1.bias': it must have every layer's"),  # type: ignore[dict-item]
+Differing = dict[str, np.ndarray | None]
+
+BAD_TICKETS: dict[str, tuple[Differing, Differing, str]] = {
+    "no mask": ({}, {"fc2.weight": None}, "masks has no 'fc2.weight': it must have every layer's"),
+    "no bias": ({"fc1.bias": None}, {}, "weights has no 'fc1.bias': it must have every layer's"),
     "shape": (
         {"fc1.weight": WEIGHT.T},
         {},
@@ -227,7 +229,7 @@ def test_bad_tickets(case: str) -> None:
     network, weights, kept = SMALL
     other_weights, other_masks, message = BAD_TICKETS[case]
     weights, kept = (
-        {name: array for name, array in (old | new).items() if array is not None}
+        {name: array for name, array in {**old, **new}.items() if array is not None}
         for old, new in ((weights, other_weights), (kept, other_masks))
     )
     with pytest.raises(LotteryError) as error:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_a_file_gives_back_what_was_saved(which: str, request: pytest.FixtureReq
 
 @pytest.mark.parametrize(("weights", "kilobytes"), [("trained", 75), ("start", 75), ("both", 115)])
 def test_a_file_takes_what_bits_and_kept_values_take(
-    run: lottery.Run, tmp_path: Path, weights: str, kilobytes: int
+    run: lottery.Run, tmp_path: Path, weights: Literal["both", "start", "trained"], kilobytes: int
 ) -> None:
     """LeNet-300-100 at 3.6 %: one bit for each of 266,200 weights, four bytes for each that is kept and each bias."""
     network, rng = models.network(Model(), (28, 28), 10), np.random.default_rng(0)
@@ -102,7 +103,7 @@ def test_a_file_takes_what_bits_and_kept_values_take(
     masks = {name: rng.random(state[name].shape) < 0.036 for name in network.prunable}
     state = apply(state, masks)
     ticket = replace(run.ticket(1), masks=masks, start=state, trained=state, network=network, optimizer={})
-    path = ticket.save(tmp_path / "ticket", weights=weights)  # type: ignore[arg-type]
+    path = ticket.save(tmp_path / "ticket", weights=weights)
     kept = sum(int(mask.sum()) for mask in masks.values()) + 410
     values = 4 * kept * (2 if weights == "both" else 1)
     assert 0 < path.stat().st_size - 266_200 / 8 - values < 6_000
@@ -210,11 +211,11 @@ def test_what_is_missing_or_damaged_is_said_in_a_line(run: lottery.Run, tmp_path
         (lambda: run.ticket(5), "has no rewind, replicate 0, level 5: there are levels 0 to 2"),
         (lambda: run.ticket(1, branch="shuffle"), "there is no level of that kind"),
         (
-            lambda: ticket.module(weights="both"),  # type: ignore[arg-type]
+            lambda: ticket.module(weights="both"),  # type: ignore[arg-type]  # the mistake that is tested
             "unknown weights 'both': choose from start, trained",
         ),
         (
-            lambda: ticket.save(tmp_path / "t", weights="all"),  # type: ignore[arg-type]
+            lambda: ticket.save(tmp_path / "t", weights="all"),  # type: ignore[arg-type]  # the same
             "unknown weights 'all': choose from both",
         ),
         (lambda: lottery.load_ticket(tmp_path / "none"), "no such file; `lottery export"),

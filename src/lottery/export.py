@@ -209,8 +209,8 @@ def csr(ticket: Ticket, path: Path | str, weights: Which = "trained") -> Path:
             raise LotteryError(f"a tensor called {name} has no place in .npz: NumPy keeps that name to itself")
         else:
             arrays[name] = array
-    written = io.BytesIO()
-    np.savez(written, **arrays)  # type: ignore[arg-type]  # with fixed dates: the same bytes each time
+    written = io.BytesIO()  # NumPy gives all parts one fixed date: the same bytes each time
+    np.savez(written, **arrays)  # type: ignore[arg-type]  # a name might be that of its flag: refused above
     files.write(path, written.getvalue())
     return path
 
