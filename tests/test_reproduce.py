@@ -332,6 +332,18 @@ def test_figures_say_what_bars_mean(item: str) -> None:
     assert "bars" not in results.title("Figure")
 
 
+def test_titles_count_the_replicates_that_are_there() -> None:
+    """Not those that a run was begun for."""
+    one = recorded()
+    levels = one.levels()
+    begun_for_ten = replace(RUNS["main"].spec, replicates=10)
+    two = Recorded(begun_for_ten, pd.concat([levels, levels.assign(replicate=1)]))
+    assert one.title("Figure").endswith("50,000 iterations a level, 1 replicate")
+    both = Results(STUDY, cast(Mapping[str, Run], {"main": one.run(), "other": two}))
+    assert both.title("Figure", "other").endswith(" 2 replicates")
+    assert both.title("Figure", "other", "main").endswith(" 1 to 2 replicates")
+
+
 def check_panel(ax: Any, levels: pd.DataFrame, trunk: str, column: str, names: list[str]) -> None:
     lines = drawn(ax)
     assert list(lines) == [branch_name(name) for name in names]

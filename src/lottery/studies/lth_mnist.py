@@ -51,7 +51,6 @@ from lottery.studies.study import (
     branches,
     claims_files,
     mark_stated,
-    size,
     sweep,
 )
 from lottery.views import plots
@@ -328,7 +327,7 @@ def _scalings_table(results: Results, judged: Mapping[str, pd.DataFrame]) -> str
     agree = [name for name, frame in judged.items() if frame["size"].iloc[0] == "compatible"]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return (
-        f"## Input scalings: {size(results.run(next(iter(SCALINGS.values()))).spec)}\n\n{table}\n\n"
+        f"## Input scalings: {results.size(*SCALINGS.values())}\n\n{table}\n\n"
         f"The paper's number in 1a is in the interval of: {', '.join(agree) or 'none'}.\n"
     )
 

@@ -156,13 +156,22 @@ class Results:
             raise LotteryError(f"{self.run(run).path} has no level near {wanted} % of the weights")
         return list(dict.fromkeys(levels))
 
+    def size(self, *runs: str) -> str:
+        """How large runs are, in words: the iterations of the first, and the replicates that are there, whatever was
+        once asked for; of runs that have different numbers, the fewest and the most."""
+        trunks = (frame[frame["branch"] == trunk_of(frame)] for frame in map(self.levels, runs))
+        counts = sorted({int(trunk["replicate"].nunique()) for trunk in trunks})
+        replicates = f"{counts[0]} to " * (len(counts) > 1) + number_of(counts[-1], "replicate")
+        return f"{self.run(runs[0]).spec.recipe.iterations:,} iterations a level, {replicates}"
+
     def title(self, what: str, *runs: str, notes: Sequence[str] = ()) -> str:
         """A title in lines: what is shown; how the first of these runs was made, and the input scaling where all of
         them have the same; what bars and marks mean, if there are any."""
-        specs = [self.run(run).spec for run in runs or [self.study.main]]
+        runs = runs or (self.study.main,)
+        specs = [self.run(run).spec for run in runs]
         scalings = {spec.data.scaling for spec in specs}
         scaling = f" ({scalings.pop()})" if len(scalings) == 1 else ""
-        made = f"{specs[0].model.name} on {specs[0].data.name}{scaling}, {size(specs[0])}"
+        made = f"{specs[0].model.name} on {specs[0].data.name}{scaling}, {self.size(*runs)}"
         return "\n".join([what, made, *notes])
 
     def judged_on(self, run: str) -> pd.DataFrame:
@@ -177,14 +186,9 @@ class Results:
             run = claim.run or self.study.main
             row = judge(self.levels(run), {name: claim}, self.margin(run).points).assign(run=run)
             if run != self.study.main:
-                row["note"] = "; ".join(filter(None, [row["note"].item(), size(self.run(run).spec)]))
+                row["note"] = "; ".join(filter(None, [row["note"].item(), self.size(run)]))
             parts.append(row)
         return pd.concat(parts, ignore_index=True)
-
-
-def size(spec: Spec) -> str:
-    """How large a run is, in words."""
-    return f"{spec.recipe.iterations:,} iterations a level, {number_of(spec.replicates, 'replicate')}"
 
 
 # --- tables and figures that any paper may have ----------------------------------------------------------------------
