@@ -246,19 +246,19 @@ def note(number: int, emit: runners.Emit) -> None:
 
 
 def test_tasks_begin_after_those_they_need_and_are_dropped_with_them() -> None:
-    tasks = [
-        runners.Task(fail, (0,)),
-        runners.Task(note, (1,)),
-        runners.Task(note, (2,), after=0),
-        runners.Task(note, (3,), after=2),
-        runners.Task(note, (4,), after=1),
-    ]
     heard: list[int] = []
+    tasks = [
+        runners.Task(fail, (0,), heard.append),
+        runners.Task(note, (1,), heard.append),
+        runners.Task(note, (2,), heard.append, after=0),
+        runners.Task(note, (3,), heard.append, after=2),
+        runners.Task(note, (), heard.append, late=lambda: (4,), after=1),
+    ]
     with pytest.raises(LotteryError, match="task 0"):
-        runners.processes(tasks, heard.append, 2)
+        runners.processes(tasks, 2)
     assert heard == [1, 4]
     heard.clear()
-    runners.here([replace(task, function=note) for task in tasks], heard.append)
+    runners.here([replace(task, function=note) for task in tasks])
     assert heard == [0, 1, 2, 3, 4]
 
 

@@ -50,9 +50,9 @@ def test_a_worker_is_sent_little_and_loads_its_own_data(
     """Less than a pipe holds, or who writes to a worker that is killed waits for ever."""
     sizes: list[int] = []
 
-    def measured(tasks: list[runners.Task], emit: runners.Emit, jobs: int) -> None:
-        sizes.extend(len(pickle.dumps((task.function, task.arguments))) for task in tasks)
-        runners.here(tasks, emit)
+    def measured(tasks: list[runners.Task], jobs: int) -> None:
+        sizes.extend(len(pickle.dumps((task.function, task.arguments, task.late()))) for task in tasks)
+        runners.here(tasks)
 
     monkeypatch.setattr(runners, "processes", measured)
     lottery.run(replace(tiny, replicates=2, levels=0), runs_dir=tmp_path, jobs=2)
@@ -100,7 +100,7 @@ def test_workers_leave_ctrl_c_to_the_parent_from_their_first_moment_on() -> None
     """What a process begins with, it had before its first instruction. The first worker is not alone: multiprocessing
     starts a helper with it."""
     heard: list[bool] = []
-    runners.processes([runners.Task(say_whether_ctrl_c_is_held, ())] * 2, heard.append, 1)
+    runners.processes([runners.Task(say_whether_ctrl_c_is_held, (), heard.append)] * 2, 1)
     assert heard == [True, True]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
@@ -109,23 +109,23 @@ def test_a_worker_that_dies_ends_those_beside_it() -> None:
     """Before the first word; the other one would go on for ever."""
     began = time.monotonic()
     for number, word in ((signal.SIGKILL, "Killed"), (signal.SIGTERM, "Terminated")):
-        tasks = [runners.Task(fall, (number,)), runners.Task(sleep, ())]
+        tasks = [runners.Task(fall, (number,), print), runners.Task(sleep, (), print)]
         with pytest.raises(LotteryError, match=rf"ended by signal {number:d} \({word}\): finished levels are kept"):
-            runners.processes(tasks, print, 2)
+            runners.processes(tasks, 2)
     assert time.monotonic() - began < 60
 
 
 def test_a_worker_that_dies_in_the_middle_of_a_word_is_noticed() -> None:
-    def emit(word: object) -> None:
+    def heard(word: object) -> None:
         assert isinstance(word, int)
         time.sleep(0.3)  # the next word fills the pipe
         os.kill(word, signal.SIGKILL)
 
     with pytest.raises(LotteryError, match="ended by signal 9"):
-        runners.processes([runners.Task(fall_speaking, (1 << 20,))], emit, 2)
+        runners.processes([runners.Task(fall_speaking, (1 << 20,), heard)], 2)
 
 
 def test_a_worker_that_dies_when_all_is_said_has_done_its_work() -> None:
     heard: list[int] = []
-    runners.processes([runners.Task(fall_late, ()), runners.Task(say, (1,), after=0)], heard.append, 2)
+    runners.processes([runners.Task(fall_late, (), heard.append), runners.Task(say, (1,), heard.append, after=0)], 2)
     assert heard == [1]

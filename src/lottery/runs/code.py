@@ -277,7 +277,7 @@ def check_workers(spec: Spec) -> None:
         if name in PACKAGE[setting]:  # the workers' would be the package's
             raise _unreached(setting, name)
     if by_script:
-        runners.processes([runners.Task(_check_registered, (by_script,))], lambda event: None, 1)
+        runners.processes([runners.Task(_check_registered, (by_script,), lambda event: None)], 1)
 
 
 def _check_registered(chosen: list[tuple[str, str]], emit: runners.Emit) -> None:

@@ -3,7 +3,8 @@
 import os
 import platform
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -88,6 +89,19 @@ def check_method(spec: Spec) -> None:
             raise LotteryError(f"branches = '{name}:{draws}': {name} draws nothing at random, so give {name} alone")
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """An experiment that is to be carried out."""
+
+    spec: Spec
+    path: Path
+    """Its run directory."""
+    name: str = ""
+    """What people call it: kept in run.json; no result depends on it."""
+    progress: Callable[[Progress], None] | None = None
+    """Called with what it tells while it is worked on."""
+
+
 def run(
     spec: Spec | str | Path,
     *,
@@ -117,71 +131,162 @@ def run(
         spec = load_spec(spec)
     check_type("spec", spec, Spec)
     check_type("runs_dir", runs_dir, Path)
-    path = Path(runs_dir) / spec.uid
-    used = code.read(spec.use)
-    used.check_same(path)  # before it is imported
-    code.load(used)
-    network = check(spec)
+    wanted = Wanted(spec, Path(runs_dir) / spec.uid, name, progress)
+    return run_all([wanted], data_dir=data_dir, engine=engine, device=device, jobs=jobs)[0]
+
+
+def run_all(
+    experiments: Sequence[Wanted],
+    *,
+    data_dir: Path | str | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    jobs: int = 1,
+) -> list[Run]:
+    """Runs what is missing of several experiments at once, as `run` does of one, and returns their run directories.
+
+    All are checked, locked and verified before any work is done. Chains of all of them train side by side, longest
+    first; one that fails stops no other.
+
+    Args:
+        experiments: what is wanted; no two in one directory.
+        data_dir: as the others, see `run`.
+        engine: what trains.
+        device: where.
+        jobs: chains at once.
+
+    Raises:
+        LotteryError: as `run`, for the first that it is true of.
+    """
     if data_dir is not None:
         check_type("data_dir", data_dir, Path)
     for argument, value, kind in (("engine", engine, str), ("device", device, str), ("jobs", jobs, int)):
         check_type(argument, value, kind)
-    if not (progress is None or callable(progress)):
-        raise LotteryError(f"progress = {shown(progress)}: must be a function of one Progress, or None")
     if not 1 <= jobs <= 10_000:
         raise LotteryError(f"jobs = {shown(jobs)}: must be at least 1, and at most 10,000")
     if data_dir is not None and not os.path.isdir(data_dir):
         raise LotteryError(f"data-dir = {str(data_dir)!r}: there is no such folder")
+    checked = [_check_wanted(wanted, engine, device, jobs) for wanted in experiments]
+    raws: dict[str, Raw] = {}
+    with ExitStack() as locks:
+        begun = []
+        for ready in checked:
+            store.check_name(ready.wanted.name, ready.wanted.path)
+            locks.enter_context(store.lock(ready.wanted.path))
+            data = ready.wanted.spec.data.name
+            if data not in raws:
+                raws[data] = load(data, Path(data_dir) if data_dir else None)
+            begun.append(ready.begin(raws[data], jobs))
+        chains = [(work, place) for work in begun for place in work.unfinished]
+        alone = jobs == 1 or len(chains) == 1
+        tasks = _tasks(chains, raws if alone else data_dir)
+        raws.clear()
+        if alone:
+            runners.here(tasks)
+        else:
+            runners.processes(tasks, jobs)
+        for work in begun:
+            work.finish()
+    return [work.run for work in begun]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """An experiment that can be carried out, as far as can be told without its data and its directory."""
+
+    wanted: Wanted
+    network: Network
+    used: code.Code
+    engine: str
+    device: str
+
+    def begin(self, raw: Raw, jobs: int) -> "_Begun":
+        """Begins or opens the run, whose lock is held, and reads all that is there."""
+        wanted, used = self.wanted, self.used
+        images = {"train": len(raw.train_labels), "test": len(raw.test_labels)}
+        binding = {"engine": self.engine, "device": self.device, "data": raw.sha256, "images": images}
+        binding |= {"network": self.network.to_json()}
+        session, spec = this_session(jobs), replace(wanted.spec, use=used.copies)
+        used.keep(wanted.path)
+        if used.sources:
+            binding["code"], session["use"] = used.sums, dict(used.origins)
+        run = Run.begin(wanted.path, spec, binding, session, wanted.name)
+        run.clean()
+        for place in run.places():
+            run.read(place)  # all of it, first: nothing is built upon damage, nor called complete
+        for place in run.places(ending=files.PARTIAL):
+            checkpoints.reached(run, place)
+        run.write_table()
+        return _Begun(wanted, run, spec, self.engine, self.device, run.unfinished(spec))
+
+
+def _check_wanted(wanted: Wanted, engine: str, device: str, jobs: int) -> _Checked:
+    spec = wanted.spec
+    used = code.read(spec.use)
+    used.check_same(wanted.path)  # before it is imported
+    code.load(used)
+    network = check(spec)
+    if not (wanted.progress is None or callable(wanted.progress)):
+        raise LotteryError(f"progress = {shown(wanted.progress)}: must be a function of one Progress, or None")
     if jobs > 1:
         code.check_workers(spec)
     device = engines.resolve_device(device)
-    engine = engines.choose(engine, network, spec.recipe, device)
-    store.check_name(name, path)
-    with store.lock(path):
-        raw = load(spec.data.name, Path(data_dir) if data_dir else None)
-        images = {"train": len(raw.train_labels), "test": len(raw.test_labels)}
-        binding = {"engine": engine, "device": device, "data": raw.sha256, "images": images}
-        binding |= {"network": network.to_json()}
-        session, spec = this_session(jobs), replace(spec, use=used.copies)
-        used.keep(path)
-        if used.sources:
-            binding["code"], session["use"] = used.sums, dict(used.origins)
-        result = Run.begin(path, spec, binding, session, name)
-        result.clean()
-        for place in result.places():
-            result.read(place)  # all of it, first: nothing is built upon damage, nor called complete
-        for place in result.places(ending=files.PARTIAL):
-            checkpoints.reached(result, place)
-        unfinished = result.unfinished(spec)
-        trunks = {place.replicate: i for i, place in enumerate(unfinished) if place.branch == spec.start}
-        alone = jobs == 1 or len(unfinished) == 1
-        tasks = [
-            runners.Task(
-                train_branch,
-                (path, place, spec.levels, raw if alone else data_dir, engine, device),
-                after=None if place.branch == spec.start else trunks.get(place.replicate),
-            )
-            for place in unfinished
-        ]
-        result.write_table()
+    return _Checked(wanted, network, used, engines.choose(engine, network, spec.recipe, device), device)
 
-        def emit(event: Progress) -> None:
-            if event.row:
-                if not (path / "run.json").is_file():  # to save a level is to make its folders
-                    raise LotteryError(f"{path} was deleted or moved while it was worked on: run again to make it anew")
-                result.write_table()
-            if progress:
-                progress(event)
 
-        if alone:
-            runners.here(tasks, emit)
-        else:
-            runners.processes(tasks, emit, jobs)
-        if gone := result.unfinished(spec):
-            folder = result.folder(gone[0])
+@dataclass(frozen=True)
+class _Begun:
+    """A run that is locked and verified."""
+
+    wanted: Wanted
+    run: Run
+    spec: Spec
+    engine: str
+    device: str
+    unfinished: list[Place]
+    """Where its chains go on."""
+
+    def heard(self, event: Progress) -> None:
+        """Notes what was finished, and tells who listens."""
+        path = self.run.path
+        if event.row:
+            if not (path / "run.json").is_file():  # to save a level is to make its folders
+                raise LotteryError(f"{path} was deleted or moved while it was worked on: run again to make it anew")
+            self.run.write_table()
+        if self.wanted.progress:
+            self.wanted.progress(event)
+
+    def finish(self) -> None:
+        """Raises LotteryError for levels that have vanished."""
+        if gone := self.run.unfinished(self.spec):
+            folder, path = self.run.folder(gone[0]), self.run.path
             raise LotteryError(f"{folder} was deleted or moved while {path} was worked on: run again to make it anew")
-        result.write_table()
-    return result
+        self.run.write_table()
+
+
+def _tasks(chains: list[tuple[_Begun, Place]], source: Mapping[str, Raw] | Path | str | None) -> list[runners.Task]:
+    """A task for each chain: the trunks first, longest first, then what waits for them.
+
+    Args:
+        chains: runs, and where in them a chain goes on.
+        source: the images by the name of the data set, or the folder that a worker loads them from.
+    """
+
+    def order(chain: tuple[_Begun, Place]) -> tuple[bool, int]:
+        work, place = chain
+        return place.branch != work.spec.start, -(work.spec.levels + 1 - place.level) * work.spec.recipe.iterations
+
+    tasks: list[runners.Task] = []
+    trunks: dict[tuple[Path, int], int] = {}
+    for work, place in sorted(chains, key=order):
+        images = source[work.spec.data.name] if isinstance(source, Mapping) else source
+        trunk = place.branch == work.spec.start
+        after = None if trunk else trunks.get((work.run.path, place.replicate))
+        if trunk:
+            trunks[work.run.path, place.replicate] = len(tasks)
+        arguments = (work.run.path, place, work.spec.levels, images, work.engine, work.device)
+        tasks.append(runners.Task(train_branch, arguments, work.heard, after=after))
+    return tasks
 
 
 def train_branch(

@@ -1,8 +1,8 @@
 """Runners carry out tasks: here, or in parallel processes of one thread each. They know no experiment.
 
 A task is a module-level function called with its arguments and an `emit` that sends an event (any picklable object) to
-the caller. Tasks keep their own results; a runner returns nothing. Arguments are small: a worker that is killed while
-they are written to it must not leave the writer waiting for room in a pipe. Big things it loads by itself.
+who waits for it. Tasks keep their own results; a runner returns nothing. Arguments are small: a worker that is killed
+while they are written to it must not leave the writer waiting for room in a pipe. Big things it loads by itself.
 """
 
 import multiprocessing
@@ -22,10 +22,14 @@ Emit = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Task:
-    """Called as function(*arguments, emit)."""
+    """Called as function(*arguments, *late(), emit)."""
 
     function: Callable[..., None]
     arguments: tuple[Any, ...]
+    heard: Emit
+    """Called, where the runner is, with each event."""
+    late: Callable[[], tuple[Any, ...]] = tuple
+    """Makes further arguments when the task begins, and anew when it must be begun again."""
     after: int | None = None
     """Index of an earlier task of the list that must have succeeded before this one begins."""
 
@@ -40,22 +44,21 @@ class Ended:
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
 
 
-def here(tasks: list[Task], emit: Emit) -> None:
+def here(tasks: list[Task]) -> None:
     """One after another in this process, so that each comes after those before it; the first error ends it."""
     for task in tasks:
-        task.function(*task.arguments, emit)
+        task.function(*task.arguments, *task.late(), task.heard)
 
 
-def processes(tasks: list[Task], emit: Emit, jobs: int) -> None:
+def processes(tasks: list[Task], jobs: int) -> None:
     """At most `jobs` at a time, each in a process of its own that is heard through a pipe of its own.
 
     A task that raises LotteryError stops those that come after it, and no others; the first such error is raised when
-    all are done. A worker that dies, an error of `emit` and KeyboardInterrupt stop them all. When this process dies,
-    however it dies, so do they.
+    all are done. A worker that dies, an error of who hears an event and KeyboardInterrupt stop them all. When this
+    process dies, however it dies, so do they.
 
     Args:
         tasks: in an order in which each comes after the one it needs.
-        emit: called here with each event of a task.
         jobs: workers at a time.
 
     Raises:
@@ -69,7 +72,8 @@ def processes(tasks: list[Task], emit: Emit, jobs: int) -> None:
 
     def start(index: int) -> None:
         ours, theirs = context.Pipe(duplex=False)
-        sent = (tasks[index].function, tasks[index].arguments, theirs)
+        task = tasks[index]
+        sent = (task.function, (*task.arguments, *task.late()), theirs)
         process = context.Process(target=_work, args=sent, daemon=True)  # nobody waits for it when this process ends
         process.start()
         theirs.close()  # so that the pipe ends when the worker does: a queue's lock would be held by the dead
@@ -88,7 +92,7 @@ def processes(tasks: list[Task], emit: Emit, jobs: int) -> None:
                 index, process = running[pipe]
                 word = _receive(pipe, process)
                 if not isinstance(word, Ended):
-                    emit(word)
+                    tasks[index].heard(word)
                     continue
                 del running[pipe]
                 pipe.close()
