@@ -14,7 +14,8 @@ import pytest
 import lottery
 from lottery.errors import LotteryError
 from lottery.runs import files, runners
-from lottery.runs.experiment import Progress, train_branch
+from lottery.runs.experiment import Progress
+from lottery.runs.replicate import train_branch
 from lottery.runs.rows import Place
 from lottery.spec import Spec
 

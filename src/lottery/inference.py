@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from lottery import models
 from lottery.errors import LotteryError, check_type
-from lottery.runs import experiment, store, timings
+from lottery.runs import store, timings
+from lottery.runs.machine import this_session
 from lottery.runs.store import Run
 from lottery.runs.ticket import Ticket
 from lottery.runs.timings import Cost, Latency, Measured, Spread
@@ -231,7 +232,7 @@ def measure(ticket: Ticket, examples: np.ndarray) -> Measured:
     """
     if len(examples) < max(BATCHES):
         raise LotteryError(f"{len(examples)} examples: at least {max(BATCHES)} are needed, the largest batch")
-    session = experiment.this_session(jobs=1)
+    session = this_session(jobs=1)
     machine = {name: session[name] for name in ("started", "processor", "platform", "python", "versions")}
     if importlib.util.find_spec("onnxruntime"):
         import onnxruntime

@@ -1,49 +1,28 @@
-"""Binds a spec to data, network, loop, engine and store: the only place where they meet."""
+"""Carries out experiments: binds a spec to its data, network, engine and run directory, and makes tasks of what is
+missing."""
 
 import os
-import platform
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import cached_property, partial
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lottery import criteria, engines, masks, models
-from lottery.data import DATASETS, SCALINGS, Raw, Splits, dataset, load, split
-from lottery.engines import history
+from lottery import criteria, engines, models
+from lottery.data import DATASETS, SCALINGS, Raw, dataset, load
 from lottery.errors import LotteryError, check_type, known, shown
-from lottery.loop import Level, levels
 from lottery.models import Network
-from lottery.runs import checkpoints, code, files, runners, store
-from lottery.runs.checkpoints import LevelCheckpoint
-from lottery.runs.rows import Place, Row
-from lottery.runs.store import Run, SavedLevel
-from lottery.seeds import Key, stream
+from lottery.runs import away, checkpoints, code, files, runners, store
+from lottery.runs.cluster import Ray, connect
+from lottery.runs.machine import this_session
+from lottery.runs.replicate import Progress as Progress
+from lottery.runs.replicate import train_branch
+from lottery.runs.rows import Place
+from lottery.runs.store import Run
 from lottery.spec import OwnLoop, Spec
 from lottery.spec import load as load_spec
-from lottery.starts import STARTS, Moment, Rewinding, Start, Trunk, begin
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What `run` tells while it works: after every evaluation, and when a level is on disk."""
-
-    place: Place
-    iteration: int
-    test_accuracy: float
-    """Fraction."""
-    row: Row | None = None
-    """The level's row in levels.csv, once it is on disk."""
-    note: str = ""
-    """What keeps the first iteration waiting."""
-    done: float = 0.0
-    """Fraction of the level's iterations that lie behind it, those before an interruption too."""
+from lottery.starts import STARTS
 
 
 def check(spec: Spec) -> Network:
@@ -142,6 +121,7 @@ def run_all(
     engine: str = "auto",
     device: str = "auto",
     jobs: int = 1,
+    cluster: Ray | None = None,
 ) -> list[Run]:
     """Runs what is missing of several experiments at once, as `run` does of one, and returns their run directories.
 
@@ -153,10 +133,11 @@ def run_all(
         data_dir: as the others, see `run`.
         engine: what trains.
         device: where.
-        jobs: chains at once.
+        jobs: chains at once, in processes here.
+        cluster: where they train instead: as many at once as it has room for.
 
     Raises:
-        LotteryError: as `run`, for the first that it is true of.
+        LotteryError: as `run`, for the first that it is true of; and as `cluster.connect`.
     """
     if data_dir is not None:
         check_type("data_dir", data_dir, Path)
@@ -166,9 +147,11 @@ def run_all(
         raise LotteryError(f"jobs = {shown(jobs)}: must be at least 1, and at most 10,000")
     if data_dir is not None and not os.path.isdir(data_dir):
         raise LotteryError(f"data-dir = {str(data_dir)!r}: there is no such folder")
-    checked = [_check_wanted(wanted, engine, device, jobs) for wanted in experiments]
+    device = _device_there(cluster, device) if cluster else engines.resolve_device(device)
+    checked = [_check_wanted(wanted, engine, device, workers=jobs > 1 or cluster is not None) for wanted in experiments]
     raws: dict[str, Raw] = {}
     with ExitStack() as locks:
+        there = locks.enter_context(connect(cluster)) if cluster else None
         begun = []
         for ready in checked:
             store.check_name(ready.wanted.name, ready.wanted.path)
@@ -178,13 +161,14 @@ def run_all(
                 raws[data] = load(data, Path(data_dir) if data_dir else None)
             begun.append(ready.begin(raws[data], jobs))
         chains = [(work, place) for work in begun for place in work.unfinished]
-        alone = jobs == 1 or len(chains) == 1
-        tasks = _tasks(chains, raws if alone else data_dir)
-        raws.clear()
-        if alone:
-            runners.here(tasks)
+        if there:
+            shared = {name: there.share(raw) for name, raw in raws.items()}
+            there.carry_out(_tasks(chains, lambda work, place: work.away(place, shared)))
+        elif jobs == 1 or len(chains) == 1:
+            runners.here(_tasks(chains, lambda work, place: work.local(place, raws[work.spec.data.name])))
         else:
-            runners.processes(tasks, jobs)
+            raws.clear()  # each worker loads its own
+            runners.processes(_tasks(chains, lambda work, place: work.local(place, data_dir)), jobs)
         for work in begun:
             work.finish()
     return [work.run for work in begun]
@@ -220,7 +204,7 @@ class _Checked:
         return _Begun(wanted, run, spec, self.engine, self.device, run.unfinished(spec))
 
 
-def _check_wanted(wanted: Wanted, engine: str, device: str, jobs: int) -> _Checked:
+def _check_wanted(wanted: Wanted, engine: str, device: str, workers: bool) -> _Checked:
     spec = wanted.spec
     used = code.read(spec.use)
     used.check_same(wanted.path)  # before it is imported
@@ -228,10 +212,19 @@ def _check_wanted(wanted: Wanted, engine: str, device: str, jobs: int) -> _Check
     network = check(spec)
     if not (wanted.progress is None or callable(wanted.progress)):
         raise LotteryError(f"progress = {shown(wanted.progress)}: must be a function of one Progress, or None")
-    if jobs > 1:
+    if workers:
         code.check_workers(spec)
-    device = engines.resolve_device(device)
     return _Checked(wanted, network, used, engines.choose(engine, network, spec.recipe, device), device)
+
+
+def _device_there(cluster: Ray, device: str) -> str:
+    """What chains train on at a cluster, which may have what this machine has not."""
+    if device not in ("auto", "cuda" if cluster.gpus else "cpu"):
+        raise LotteryError(
+            f"device = {shown(device)}: on a cluster, chains that are given GPUs train on cuda, others on cpu; "
+            + ("leave --device out" if cluster.gpus else "use --gpus 1, or a fraction")
+        )
+    return "cuda" if cluster.gpus else "cpu"
 
 
 @dataclass(frozen=True)
@@ -256,6 +249,24 @@ class _Begun:
         if self.wanted.progress:
             self.wanted.progress(event)
 
+    def local(self, place: Place, source: Raw | Path | str | None) -> runners.Task:
+        """The chain from there on, where the run's folder is.
+
+        source: the images, or the folder that a worker loads them from.
+        """
+        arguments = (self.run.path, place, self.spec.levels, source, self.engine, self.device)
+        return runners.Task(train_branch, arguments, self.heard)
+
+    def away(self, place: Place, shared: Mapping[str, Any]) -> runners.Task:
+        """The same where it is not.
+
+        shared: name of a data set -> what stands for its images.
+        """
+        images = shared[self.spec.data.name]
+        arguments = (self.run.path.name, place, self.spec.levels, images, self.engine, self.device)
+        heard = partial(away.take, self.run, self.heard)
+        return runners.Task(away.train, arguments, heard, late=lambda: (away.pack(self.run, place),))
+
     def finish(self) -> None:
         """Raises LotteryError for levels that have vanished."""
         if gone := self.run.unfinished(self.spec):
@@ -264,13 +275,9 @@ class _Begun:
         self.run.write_table()
 
 
-def _tasks(chains: list[tuple[_Begun, Place]], source: Mapping[str, Raw] | Path | str | None) -> list[runners.Task]:
-    """A task for each chain: the trunks first, longest first, then what waits for them.
-
-    Args:
-        chains: runs, and where in them a chain goes on.
-        source: the images by the name of the data set, or the folder that a worker loads them from.
-    """
+def _tasks(chains: list[tuple[_Begun, Place]], make: Callable[[_Begun, Place], runners.Task]) -> list[runners.Task]:
+    """A task for each chain, given as its run and where in it it goes on: the trunks first, longest first, then what
+    waits for them."""
 
     def order(chain: tuple[_Begun, Place]) -> tuple[bool, int]:
         work, place = chain
@@ -279,208 +286,10 @@ def _tasks(chains: list[tuple[_Begun, Place]], source: Mapping[str, Raw] | Path 
     tasks: list[runners.Task] = []
     trunks: dict[tuple[Path, int], int] = {}
     for work, place in sorted(chains, key=order):
-        images = source[work.spec.data.name] if isinstance(source, Mapping) else source
-        trunk = place.branch == work.spec.start
-        after = None if trunk else trunks.get((work.run.path, place.replicate))
-        if trunk:
-            trunks[work.run.path, place.replicate] = len(tasks)
-        arguments = (work.run.path, place, work.spec.levels, images, work.engine, work.device)
-        tasks.append(runners.Task(train_branch, arguments, work.heard, after=after))
+        trunk = work.run.path, place.replicate
+        if place.branch == work.spec.start:
+            trunks[trunk] = len(tasks)
+            tasks.append(make(work, place))
+        else:
+            tasks.append(replace(make(work, place), after=trunks.get(trunk)))
     return tasks
-
-
-def train_branch(
-    path: Path,
-    first: Place,
-    count: int,
-    source: Raw | Path | str | None,
-    engine: str,
-    device: str,
-    emit: runners.Emit,
-) -> None:
-    """The branch (or the trunk), replicate and draw of `first`, from there up to level `count`.
-
-    What is on disk is read and verified, the rest trained and saved. A branch needs the trunk's levels, and repeats
-    none of their training.
-
-    Args:
-        path: the run's folder.
-        first: where to begin.
-        count: the last level.
-        source: the images; or the folder of data sets, as in `run`, for a worker to load them from.
-        engine: name of a chosen engine.
-        device: cpu or cuda.
-        emit: called with each Progress.
-
-    Raises:
-        LotteryError: for images that are not those with which the run was begun, and as `run` does.
-    """
-    run = Run(path)
-    code.load(code.of_run(run))
-    raw = source if isinstance(source, Raw) else load(run.spec.data.name, Path(source) if source else None)
-    if raw.sha256 != run.info["data"]:
-        raise LotteryError(f"{path} was begun with data {run.info['data']!r}, now it is {raw.sha256!r}")
-    if note := engines.slow_start(engine):
-        emit(Progress(first, 0, float("nan"), note=note))
-    replicate = Replicate(run, check(run.spec), first.replicate, raw, engines.trainer(engine, device), emit)
-    if first.branch == run.spec.start or STARTS[first.branch].own_trunk:
-        for _ in replicate.chain(first.branch, count):
-            pass
-    else:
-        replicate.follow(first.branch, first.draw, count)
-
-
-@dataclass(frozen=True)
-class Replicate:
-    """One replicate of a run: trains its levels, or reads those that are on disk."""
-
-    run: Run
-    network: Network
-    number: int
-    raw: Raw
-    engine: engines.Train
-    emit: runners.Emit
-
-    @property
-    def key(self) -> Key:
-        """The head of every random stream's name."""
-        return self.run.spec.seed, self.number
-
-    @cached_property
-    def data(self) -> Splits:
-        """The replicate's own split of the images."""
-        data = self.run.spec.data
-        return split(self.raw, data.scaling, data.validation, stream(*self.key, "split"))
-
-    def chain(self, rule: str, count: int) -> Iterator[Level]:
-        """The level loop under that rule. The dense network is always the trunk's."""
-        trunk = self.run.spec.start
-
-        def train(level: int, start: Start) -> masks.Weights:
-            return self.train(Place(rule if level else trunk, self.number, level), start)
-
-        initial = self.fresh(stream(*self.key, "weights"))
-        what = (initial, self.network.prunable, count, partial(begin, rule), train, self.prune)
-        return levels(*what, self.key, self.fresh, lambda: self.early, self.rewinding)
-
-    @cached_property
-    def early(self) -> Moment | None:
-        """The dense network at the iteration to which tickets are rewound; None for 0."""
-        spec = self.run.spec
-        return self.run.read(Place(spec.start, self.number, 0)).early if spec.rewound else None
-
-    @property
-    def rewinding(self) -> Rewinding:
-        """The settings that start rules follow."""
-        return Rewinding.of(self.run.spec)
-
-    def follow(self, branch: str, draw: int, count: int) -> None:
-        """A branch whose levels start from the trunk's masks."""
-        dense: Level | None = None
-        before: Level | None = None
-        for level in self.chain(self.run.spec.start, count):
-            if dense and before:
-                theta, kept = dense.start.weights, level.start.masks
-                what = (self.key, level.number, theta, kept, dense.trained, before.trained, self.fresh, draw)
-                start = begin(branch, Trunk(*what, self.early, self.rewinding))
-                self.train(Place(branch, self.number, level.number, draw), start)
-            dense, before = dense or level, level
-
-    def train(self, place: Place, start: Start) -> masks.Weights:
-        """The trained weights of the level at that place: read and verified if it is on disk, else trained and saved.
-
-        Raises LotteryError, naming the place, for a loss or weights that are not finite.
-        """
-        if self.run.has(place):
-            saved = self.run.read(place)
-            check_same_start(saved, start, self.run.folder(place))
-            return saved.trained
-        recipe, keep = self.run.spec.recipe, 0 if place.level else self.run.spec.rewound
-        checkpoint = LevelCheckpoint(self.run, place, start)
-        last = recipe.iterations if start.last is None else start.last
-
-        def report(iteration: int, test_accuracy: float) -> None:
-            done = (iteration - start.first) / (last - start.first)
-            self.emit(Progress(place, iteration, test_accuracy, done=done))
-
-        try:
-            trained = self.engine(self.network, self.data, start, recipe, report, keep, checkpoint)
-        except engines.LossNotFinite as error:
-            raise LotteryError(f"{place}: {error}; what was finished is kept") from None
-        for tensor, weight in trained.weights.items():
-            if not np.isfinite(weight).all():
-                raise LotteryError(f"{place}: trained {tensor} is not finite; nothing saved")
-        row = to_row(place, last, start, trained)
-        self.run.save(SavedLevel(start.weights, start.masks, trained.weights, trained.history, row, trained.early))
-        checkpoint.remove()
-        self.emit(Progress(place, last, trained.history["test_accuracy"][-1].item(), row, done=1.0))
-        return trained.weights
-
-    def prune(self, level: Level) -> masks.Masks:
-        """The masks of the level after that one."""
-        rng = stream(*self.key, "criterion", level.number)
-        evidence = criteria.Evidence(level.start.weights, level.trained, level.start.masks, rng)
-        return criteria.prune(evidence, self.run.spec.pruning)
-
-    def fresh(self, rng: np.random.Generator) -> masks.Weights:
-        """A draw of every tensor from the spec's initialisation."""
-        model = self.run.spec.model
-        return models.initial_weights(self.network, model.init, rng, model.std)
-
-
-def check_same_start(saved: SavedLevel, start: Start, path: Path) -> None:
-    """Raises LotteryError, naming the path, for a saved level that did not begin with that start."""
-    for kind, ours, theirs in (("weights", start.weights, saved.start), ("mask", start.masks, saved.masks)):
-        for name, array in ours.items():
-            if name not in theirs or array.tobytes() != theirs[name].tobytes():
-                raise LotteryError(
-                    f"{path}: its ticket's {kind} of {name} are not what this version makes from the levels before; "
-                    "move the folder and those of later levels out of the run directory, or use another --runs-dir"
-                )
-
-
-def to_row(place: Place, iterations: int, start: Start, trained: engines.Trained) -> Row:
-    """What levels.csv says of a level that was trained up to that iteration."""
-    columns, best, steady = trained.history, history.early_stop(trained.history), history.steady_stop(trained.history)
-    stop: dict[str, Any] = {}
-    if best is not None:
-        stop = {
-            "early_stop_iteration": columns["iteration"][best].item(),
-            "test_accuracy_early_stop": columns["test_accuracy"][best].item(),
-            "validation_loss_min": columns["validation_loss"][best].item(),
-        }
-    return Row(
-        place,
-        density=masks.density(start.masks),
-        iterations=iterations,
-        **stop,
-        test_accuracy=columns["test_accuracy"][-1].item(),
-        train_accuracy=trained.train_accuracy,
-        seconds=round(trained.seconds, 3),
-        engine=trained.engine,
-        steady_stop_iteration=None if steady is None else columns["iteration"][steady].item(),
-        densities={name: masks.density({name: mask}) for name, mask in start.masks.items()},
-    )
-
-
-def this_session(jobs: int) -> dict[str, Any]:
-    """Provenance of what is made now: versions, machine, command."""
-    libraries = ("lottery", "torch", "numpy", "numba", "safetensors")
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in libraries},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "jobs": jobs,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

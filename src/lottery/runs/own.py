@@ -30,7 +30,9 @@ from lottery.models import Network
 from lottery.models.torch import Build, built, described, get_weights, set_weights
 from lottery.runs import files, states, store
 from lottery.runs.checkpoints import LevelCheckpoint
-from lottery.runs.experiment import check_method, check_same_start, this_session
+from lottery.runs.experiment import check_method
+from lottery.runs.machine import this_session
+from lottery.runs.replicate import check_same_start
 from lottery.runs.rows import COLUMNS, DENSITY, Place, Row
 from lottery.runs.store import Run, SavedLevel
 from lottery.seeds import Key, stream

@@ -17,7 +17,7 @@ from typing import Any
 
 from lottery.errors import LotteryError
 
-Emit = Callable[[Any], None]
+Emit = Callable[[Any], object]
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,24 @@ class Task:
     function: Callable[..., None]
     arguments: tuple[Any, ...]
     heard: Emit
-    """Called, where the runner is, with each event."""
+    """Called, where the runner is, with each event; returns something true if that has left anything behind that a task
+    begun anew can go on from."""
     late: Callable[[], tuple[Any, ...]] = tuple
     """Makes further arguments when the task begins, and anew when it must be begun again."""
     after: int | None = None
     """Index of an earlier task of the list that must have succeeded before this one begins."""
+
+
+class Refused(LotteryError):
+    """A machine cannot carry out a task that another one can."""
+
+    def __init__(self, why: str, machine: tuple[str, str] = ("", "")):
+        super().__init__(why)
+        self.machine = machine
+        """Its ID and its address, where a runner knows several."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Refused, (str(self), self.machine)
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,35 @@ class Ended:
     """A worker's last word."""
 
     error: LotteryError | None
+
+
+class Plan:
+    """Which tasks can begin, and what has become of the others.
+
+    Args:
+        tasks: in an order in which each comes after the one it needs.
+    """
+
+    def __init__(self, tasks: list[Task]):
+        self.waiting = dict(enumerate(tasks))
+        self.succeeded: set[int | None] = {None}
+        self.errors: list[LotteryError] = []
+
+    def ready(self) -> list[int]:
+        """Indices of the tasks that can begin: whatever waits for one that failed never can."""
+        return [index for index, task in self.waiting.items() if task.after in self.succeeded]
+
+    def ended(self, index: int, error: LotteryError | None) -> None:
+        """Notes how a task ended."""
+        if error is None:
+            self.succeeded.add(index)
+        else:
+            self.errors.append(error)
+
+    def close(self) -> None:
+        """Raises the first error, if there was one."""
+        if self.errors:
+            raise self.errors[0]
 
 
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
@@ -65,9 +107,7 @@ def processes(tasks: list[Task], jobs: int) -> None:
         LotteryError: the first of a task; or one that says how a worker died.
     """
     context = multiprocessing.get_context("spawn")  # fork and PyTorch's threads don't mix
-    waiting = dict(enumerate(tasks))
-    errors: list[LotteryError] = []
-    succeeded: set[int | None] = {None}
+    plan = Plan(tasks)
     running: dict[Connection, tuple[int, Any]] = {}
 
     def start(index: int) -> None:
@@ -83,9 +123,9 @@ def processes(tasks: list[Task], jobs: int) -> None:
     os.environ |= ONE_THREAD  # libraries read it when they are first imported, in the child
     starter = ThreadPoolExecutor(1, initializer=_hold_ctrl_c)  # Ctrl-C interrupts the main thread only: none half begun
     try:
-        while (ready := [index for index, task in waiting.items() if task.after in succeeded]) or running:
+        while (ready := plan.ready()) or running:
             for index in ready[: jobs - len(running)]:
-                del waiting[index]
+                del plan.waiting[index]
                 starter.submit(start, index).result()
             for pipe in wait(list(running)):
                 assert isinstance(pipe, Connection)
@@ -97,10 +137,7 @@ def processes(tasks: list[Task], jobs: int) -> None:
                 del running[pipe]
                 pipe.close()
                 process.join()
-                if word.error is None:
-                    succeeded.add(index)
-                else:
-                    errors.append(word.error)
+                plan.ended(index, word.error)
     finally:
         starter.shutdown()
         for _, process in running.values():
@@ -110,8 +147,7 @@ def processes(tasks: list[Task], jobs: int) -> None:
             pipe.close()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-    if errors:
-        raise errors[0]
+    plan.close()
 
 
 def _hold_ctrl_c() -> None:

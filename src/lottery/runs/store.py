@@ -15,7 +15,7 @@
         early.safetensors      of a dense level that tickets are rewound into: its weights at that iteration, and the
                                optimizer's state as optimizer:<slot>:<name>
         level.json             the run that it belongs to, the row for levels.csv (with its place), the SHA-256 of the
-                               other files, checksum of all that
+                               other files, the processor's instructions, checksum of all that
 
     <run>/<branch>/replicate-<r>/level-<l>.partial     a level that is being trained, see `lottery.runs.checkpoints`
 
@@ -50,6 +50,7 @@ from lottery.runs import files
 from lottery.runs.files import PARTIAL
 from lottery.runs.files import TEMPORARY as TEMPORARY
 from lottery.runs.files import write as write
+from lottery.runs.machine import instructions
 from lottery.runs.rows import Place, Row, to_csv, to_frame, wanted
 from lottery.runs.ticket import Ticket, begun
 from lottery.spec import EXTENT, OwnLoop, Recipe, Spec
@@ -339,8 +340,13 @@ class Run:
             slots = {SLOT + name: array for name, array in saved.early.optimizer.items()}
             data[EARLY] = save_tensors(saved.early.weights | slots)
         sums = {name: hashlib.sha256(data[name]).hexdigest() for name in data}
-        record = {"run": self.identity, "row": saved.row.to_json(), "sha256": sums}
+        record = {"run": self.identity, "row": saved.row.to_json(), "sha256": sums, "instructions": instructions()}
         files.write_folder(self.folder(saved.row.place), data | {LEVEL: files.seal(record)})
+
+    def instructions(self, place: Place) -> str:
+        """The processor's instructions that a finished level was trained with, as `machine.instructions` names them; ""
+        for one from before they were noted."""
+        return str(files.unseal(self.folder(place) / LEVEL).get("instructions", ""))
 
     def clean(self) -> None:
         """Removes what a killed process left half-written, and what it had of levels that are finished now; a level
