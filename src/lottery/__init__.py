@@ -6,6 +6,7 @@ from lottery import export
 from lottery.api import hold, load_ticket, open_run, report, run, tickets
 from lottery.errors import LotteryError
 from lottery.fields import describe
+from lottery.runs.cluster import Ray
 from lottery.runs.store import Run
 from lottery.runs.ticket import Ticket
 from lottery.spec import PRESETS, Data, Model, Pruning, Recipe, Spec
@@ -16,6 +17,7 @@ __all__ = [
     "LotteryError",
     "Model",
     "Pruning",
+    "Ray",
     "Recipe",
     "Run",
     "Spec",

@@ -10,6 +10,7 @@ import numpy as np
 
 from lottery.errors import LotteryError, check_type, shown
 from lottery.runs import experiment, store, ticket, trackers
+from lottery.runs.cluster import Ray
 from lottery.runs.store import Run
 from lottery.runs.ticket import Ticket
 from lottery.spec import Spec, load
@@ -64,6 +65,7 @@ def run(
     name: str = "",
     log: str | None = None,
     progress: bool | Callable[[experiment.Progress], None] = True,
+    cluster: Ray | None = None,
 ) -> Run:
     """Runs what is missing of an experiment, and returns its run directory, `runs_dir`/`spec.uid`.
 
@@ -82,11 +84,13 @@ def run(
         log: "tensorboard" to write the histories for that tool too, as levels are finished.
         progress: whether bars are shown, in a terminal or a notebook (plain lines on stderr elsewhere); or a function
             that is called with each event instead.
+        cluster: where replicates and branches train instead of here, such as lottery.Ray("auto"): as many at once as it
+            has room for, on machines that need no folder in common.
 
     Raises:
-        LotteryError: before any work is done, for bad settings, missing data, or a run directory that is in use, is
-            damaged, or was begun with other settings; and naming replicate, level and iteration for a loss that is not
-            finite.
+        LotteryError: before any work is done, for bad settings, missing data, no such cluster, or a run directory that
+            is in use, is damaged, or was begun with other settings; and naming replicate, level and iteration for a
+            loss that is not finite.
     """
     if not (isinstance(progress, bool) or callable(progress)):
         raise LotteryError(f"progress = {shown(progress)}: must be True, False, or a function of one Progress")
@@ -120,6 +124,7 @@ def run(
             jobs=jobs,
             name=name,
             progress=tell,
+            cluster=cluster,
         )
     if log:
         trackers.LOGS[log](made)

@@ -31,6 +31,7 @@ from lottery.engines import ENGINES
 from lottery.errors import LotteryError, line, shown
 from lottery.fields import texts
 from lottery.runs import code, experiment, store, ticket, timings, trackers, verify
+from lottery.runs.cluster import Ray
 from lottery.spec import (
     DATA_ORDERS,
     OPTIMIZER_STATES,
@@ -130,6 +131,18 @@ class RunCommand:
 
     name: str = ""
     """What you call this run: kept with it, and taken wherever a run is to be named."""
+
+    runner: Literal["local", "ray"] = "local"
+    """Where it trains: local (this machine), or ray (a Ray cluster, if Ray is installed)."""
+
+    address: str = ""
+    """Of the Ray cluster: auto, or the head's, such as 10.0.0.1:6379; one is started on this machine if not given."""
+
+    cpus: float = Ray.cpus
+    """On the Ray cluster: cores that are reserved for each replicate or branch."""
+
+    gpus: float = Ray.gpus
+    """On the Ray cluster: GPUs for each, or a fraction of one, such as 0.25; with any, it trains on cuda."""
 
     log: Literal["tensorboard"] | None = None
     """Write the histories for this tool too, as levels are finished: tensorboard, if it is installed."""
@@ -678,6 +691,7 @@ def _run(command: RunCommand, console: Console) -> None:
             name=command.name,
             log=command.log,
             progress=progress,
+            cluster=_cluster(command),
         )
     from lottery.views import plots  # matplotlib takes most of a second to import
 
@@ -697,6 +711,16 @@ def _run(command: RunCommand, console: Console) -> None:
         highlight=False,
         markup=False,
     )
+
+
+def _cluster(command: RunCommand) -> Ray | None:
+    """The cluster that a command names; None for this machine."""
+    if command.runner == "ray":
+        return Ray(command.address, command.cpus, command.gpus)
+    for name in ("address", "cpus", "gpus"):
+        if (value := getattr(command, name)) != getattr(Ray, name):
+            raise LotteryError(f"--{name} {value}: only a Ray cluster has it; give --runner ray too, or leave it out")
+    return None
 
 
 def _next(spec: Spec, name: str) -> str:

@@ -7,7 +7,9 @@ from what it was told first, so they are off.
 
 import logging
 import math
+import os
 import queue
+import socket
 import threading
 import time
 from collections import Counter, defaultdict
@@ -68,6 +70,8 @@ def connect(wanted: Ray) -> Iterator["Cluster"]:
     """
     if find_spec("ray") is None:
         raise LotteryError("runner = 'ray': ray is not installed; pip install 'lottery[ray]', or leave it out")
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # of half a minute each, for an address that is silent
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray: Any = import_module("ray")
     ours = not ray.is_initialized()
     if ours:
@@ -83,18 +87,31 @@ def connect(wanted: Ray) -> Iterator["Cluster"]:
 
 def _init(ray: Any, address: str) -> None:
     at = f"address = {shown(address)}"
+    if address not in ("", "auto", "local"):
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65_535:
+            raise LotteryError(f"{at}: must be auto, or the head's host and port, such as 10.0.0.1:6379")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:  # Ray itself would ask again and again
+            raise LotteryError(f"{at}: no Ray cluster there ({error}); {START}") from None
     try:
         ray.init(address or None, logging_level=logging.CRITICAL, log_to_driver=False)
-    except (ConnectionError, TimeoutError, ValueError) as error:
-        said = line(str(error).strip().partition("\n")[0])
-        raise LotteryError(f"{at}: no Ray cluster there ({said}); `ray start --head` starts one") from None
-    except RuntimeError as error:
-        if "Version mismatch" not in str(error):
-            raise LotteryError(f"{at}: cannot connect: {line(str(error).strip().partition(chr(10))[0])}") from None
-        said = ", ".join(part.strip() for part in str(error).splitlines() if part.startswith(" "))
-        raise LotteryError(
-            f"{at}: the cluster and this machine differ in version ({said}): install the same on both"
-        ) from None
+    except ConnectionError as error:
+        raise LotteryError(f"{at}: no Ray cluster there ({_brief(error)}); {START}") from None
+    except (RuntimeError, ValueError) as error:
+        said = [part.strip() for part in str(error).splitlines() if part.startswith(" ")]
+        if said and "Version mismatch" in str(error):
+            both = f"{', '.join(said[: len(said) // 2])} there, {', '.join(said[len(said) // 2 :])} here"
+            raise LotteryError(f"{at}: the cluster has other versions ({both}): install the same") from None
+        raise LotteryError(f"{at}: cannot connect: {_brief(error)}") from None
+
+
+def _brief(error: Exception) -> str:
+    return line(str(error).strip().partition("\n")[0]) or type(error).__name__
+
+
+START = "`ray start --head` starts one, and prints its address"
 
 
 @dataclass(frozen=True)
@@ -214,9 +231,8 @@ class _Running:
         if self.deaths[index] < DEATHS:
             self.begin(index)
             return
-        said = line(str(how).strip().partition("\n")[0]) or type(how).__name__
         remedy = "finished levels are kept; run again to continue, with more --cpus for each if memory is short"
-        yield index, LotteryError(f"a worker on the Ray cluster died {DEATHS} times in a row: {said}; {remedy}")
+        yield index, LotteryError(f"a worker on the Ray cluster died {DEATHS} times in a row: {_brief(how)}; {remedy}")
 
     def _refused(self, index: int, why: Refused) -> Iterator[tuple[int, LotteryError]]:
         node, address = why.machine

@@ -91,6 +91,7 @@ def run(
     jobs: int = 1,
     name: str = "",
     progress: Callable[[Progress], None] | None = None,
+    cluster: Ray | None = None,
 ) -> Run:
     """Runs what is missing of an experiment, and returns its run directory, `runs_dir`/`spec.uid`.
 
@@ -100,7 +101,7 @@ def run(
     Interrupted at any moment and called again, it continues; the finished run has the same bytes as one that was never
     interrupted, but for the seconds it took. What is there already is read and verified, all of it. With `jobs` > 1,
     replicates train in as many processes, and so do the branches of those that are trained (a script then needs the
-    usual `if __name__ == "__main__":`).
+    usual `if __name__ == "__main__":`); with `cluster`, they train there.
 
     Raises LotteryError, before any work is done, for bad settings, missing data, or a run directory that is in use, is
     damaged, or was begun with other settings; and LotteryError naming replicate, level and iteration if a loss is not
@@ -111,7 +112,7 @@ def run(
     check_type("spec", spec, Spec)
     check_type("runs_dir", runs_dir, Path)
     wanted = Wanted(spec, Path(runs_dir) / spec.uid, name, progress)
-    return run_all([wanted], data_dir=data_dir, engine=engine, device=device, jobs=jobs)[0]
+    return run_all([wanted], data_dir=data_dir, engine=engine, device=device, jobs=jobs, cluster=cluster)[0]
 
 
 def run_all(
@@ -145,6 +146,8 @@ def run_all(
         check_type(argument, value, kind)
     if not 1 <= jobs <= 10_000:
         raise LotteryError(f"jobs = {shown(jobs)}: must be at least 1, and at most 10,000")
+    if cluster is not None:
+        check_type("cluster", cluster, Ray)
     if data_dir is not None and not os.path.isdir(data_dir):
         raise LotteryError(f"data-dir = {str(data_dir)!r}: there is no such folder")
     device = _device_there(cluster, device) if cluster else engines.resolve_device(device)
