@@ -31,8 +31,8 @@ import ray
 import lottery
 
 def told(event):
-    if event.row:
-        print(event.place, flush=True)
+    if event.row or event.note:
+        print(event.place, event.note, sep=event.note and ": ", flush=True)
 
 if __name__ == "__main__":
     address, spec, runs, *rest = sys.argv[1:]
@@ -134,10 +134,10 @@ def only(folder: Path) -> Path:
 
 
 def ended(driver: "subprocess.Popen[str]") -> list[str]:
-    """What a driver prints to its end, which is a good one."""
+    """The levels that a driver prints to its end, which is a good one."""
     output, errors = driver.communicate(timeout=200)
     assert driver.returncode == 0, errors
-    return output.splitlines()
+    return [line for line in output.splitlines() if re.fullmatch(r"\w+, replicate \d, level \d", line)]
 
 
 def until(driver: "subprocess.Popen[str]", count: int) -> list[str]:

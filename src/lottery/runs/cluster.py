@@ -105,6 +105,8 @@ def _init(ray: Any, address: str) -> None:
             both = f"{', '.join(said[: len(said) // 2])} there, {', '.join(said[len(said) // 2 :])} here"
             raise LotteryError(f"{at}: the cluster has other versions ({both}): install the same") from None
         raise LotteryError(f"{at}: cannot connect: {_brief(error)}") from None
+    # Of a machine that is lost it would print pages, and has no public switch for that; a line of ours says it.
+    vars(import_module("ray._private.worker"))["_worker_logs_enabled"] = False
 
 
 def _brief(error: Exception) -> str:
@@ -229,6 +231,7 @@ class _Running:
     def _died(self, index: int, how: Exception) -> Iterator[tuple[int, LotteryError]]:
         self.deaths[index] += 1
         if self.deaths[index] < DEATHS:
+            self.tasks[index].again(f"its worker is lost ({_brief(how)}); begun again")
             self.begin(index)
             return
         remedy = "finished levels are kept; run again to continue, with more --cpus for each if memory is short"
@@ -237,6 +240,7 @@ class _Running:
     def _refused(self, index: int, why: Refused) -> Iterator[tuple[int, LotteryError]]:
         node, address = why.machine
         self.refusals[index][node] = f"{address}: {why}"
+        self.tasks[index].again(f"refused by {address}: {why}")
         if self.cluster.room(tuple(self.refusals[index])):
             self.begin(index)
         else:

@@ -267,8 +267,13 @@ class _Begun:
         """
         images = shared[self.spec.data.name]
         arguments = (self.run.path.name, place, self.spec.levels, images, self.engine, self.device)
-        heard = partial(away.take, self.run, self.heard)
-        return runners.Task(away.train, arguments, heard, late=lambda: (away.pack(self.run, place),))
+        return runners.Task(
+            away.train,
+            arguments,
+            heard=partial(away.take, self.run, self.heard),
+            late=lambda: (away.pack(self.run, place),),
+            again=lambda why: self.heard(Progress(place, 0, float("nan"), note=why)),
+        )
 
     def finish(self) -> None:
         """Raises LotteryError for levels that have vanished."""

@@ -31,6 +31,8 @@ class Task:
     begun anew can go on from."""
     late: Callable[[], tuple[Any, ...]] = tuple
     """Makes further arguments when the task begins, and anew when it must be begun again."""
+    again: Callable[[str], object] = str
+    """Told why, when it must be begun again."""
     after: int | None = None
     """Index of an earlier task of the list that must have succeeded before this one begins."""
 
