@@ -52,6 +52,7 @@ class Nodes:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         self.cluster: Any = import_module("ray.cluster_utils").Cluster()
         self.others: list[Any] = []
+        self.drivers: list[subprocess.Popen[str]] = []
 
     def add(self, address: str, cpus: int = 2, environment: dict[str, str] | None = None) -> Any:
         node = {"node_ip_address": address, "num_cpus": cpus, "object_store_memory": 100 << 20}
@@ -72,7 +73,16 @@ class Nodes:
         (folder / "drive.py").write_text(DRIVER)
         words = [sys.executable, "drive.py", self.cluster.address, "spec.toml", "runs", *map(str, rest)]
         pipe = subprocess.PIPE
-        return subprocess.Popen([*prefix, *words], cwd=folder, stdout=pipe, stderr=pipe, text=True)
+        self.drivers.append(subprocess.Popen([*prefix, *words], cwd=folder, stdout=pipe, stderr=pipe, text=True))
+        return self.drivers[-1]
+
+    def end(self) -> None:
+        """Leaves nothing behind of what a test has begun."""
+        for driver in self.drivers:
+            driver.kill()
+            driver.communicate()
+        for node in [*self.others]:
+            self.kill(node)
 
 
 @pytest.fixture(scope="module")
@@ -87,23 +97,33 @@ def nodes() -> Iterator[Nodes]:
 @pytest.fixture
 def other(nodes: Nodes) -> Iterator[Any]:
     """The second node, for as long as a test leaves it alive."""
-    made = nodes.add(OTHER)
-    yield made
-    for node in [*nodes.others]:
-        nodes.kill(node)
+    yield nodes.add(OTHER)
+    nodes.end()
+
+
+MINE = """
+import numpy as np
+from lottery.criteria import CRITERIA
+
+CRITERIA["moved"] = lambda evidence: {n: np.abs(evidence.trained[n] - evidence.start[n]) for n in evidence.masks}
+"""
+"""A criterion of one's own, which nodes get with the run's code."""
 
 
 @pytest.fixture(scope="module")
-def spec() -> Spec:
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Spec:
     """Levels of a second, six chains."""
+    mine = tmp_path_factory.mktemp("mine") / "mine.py"
+    mine.write_text(MINE)
     return Spec(
         data=Data(name="mnist-5k", validation=500),
         model=Model(name="mlp", hidden=(100, 30)),
         recipe=Recipe(iterations=2000, evaluate_every=200),
-        pruning=Pruning(rate=0.3),
+        pruning=Pruning(rate=0.3, criterion="moved"),
         levels=3,
         replicates=3,
         branches=("reinit",),
+        use=(mine,),
     )
 
 
@@ -186,7 +206,9 @@ def test_a_worker_that_is_killed_costs_its_level_alone(
 ) -> None:
     driver = nodes.drive(spec, tmp_path)
     finished = until(driver, 2)
-    os.kill(min(workers()), signal.SIGKILL)
+    while not (at_work := workers()):
+        assert driver.poll() is None
+    os.kill(min(at_work), signal.SIGKILL)
     finished += ended(driver)
     assert levels(only(tmp_path)) == levels(undisturbed)
     assert set(Counter(finished).values()) == {1}
