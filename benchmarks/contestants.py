@@ -101,7 +101,7 @@ def dataloader() -> Train:
             if iteration % recipe.evaluate_every == 0:
                 rows.append((iteration, float(np.mean(losses)), *evaluate(module, validation), *evaluate(module, test)))
                 losses = []
-                report(iteration, rows[-1][-1])
+                report(rows[-1])
         return from_rows(rows)
 
     return train
@@ -152,7 +152,7 @@ def bare() -> Train:
                 found = [x for part in held_out for x in evaluate(parameters, *part)]
                 rows.append((iteration, float(torch.stack(losses).mean()), *found))
                 losses = []
-                report(iteration, rows[-1][-1])
+                report(rows[-1])
         return from_rows(rows)
 
     return train
@@ -236,7 +236,7 @@ def jax_scan() -> Train:
             state, losses = iterate(state, masks, recipe.learning_rate, on_device, (index, share))
             found = [float(x) for part in held_out for x in evaluate(state[0], *part)]
             rows.append((done, float(losses.mean()), *found))
-            report(done, rows[-1][-1])
+            report(rows[-1])
         return from_rows(rows)
 
     return train

@@ -106,8 +106,8 @@ def _serve(connection: Connection, name: str, run_path: Path, data_dir: Path | N
         recipe = replace(spec.recipe, iterations=task.iterations, evaluate_every=task.evaluate_every)
         stamps: list[tuple[int, float, float]] = []  # iteration, wall and CPU seconds
 
-        def report(iteration: int, _: float, stamps: list[tuple[int, float, float]] = stamps) -> None:
-            stamps.append((iteration, time.perf_counter(), time.process_time()))
+        def report(row: tuple[float, ...], stamps: list[tuple[int, float, float]] = stamps) -> None:
+            stamps.append((int(row[0]), time.perf_counter(), time.process_time()))
 
         began = time.perf_counter()
         history = train(network, splits, start, recipe, report)

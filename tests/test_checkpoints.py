@@ -95,9 +95,9 @@ class Case:
     keep: int = 0
 
     def __call__(self, checkpoint: engines.Checkpoint = engines.NEVER, heard: list[int] | None = None) -> Trained:
-        def report(iteration: int, accuracy: float) -> None:
+        def report(row: tuple[float, ...]) -> None:
             if heard is not None:
-                heard.append(iteration)
+                heard.append(int(row[0]))
 
         what = (self.network, self.data, self.start, self.recipe, report, self.keep, checkpoint)
         return engines.trainer(self.engine, "cpu")(*what)

@@ -168,8 +168,10 @@ def test_bars_have_one_for_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_progress_is_a_switch_or_a_function(progress: Any, tmp_path: Path) -> None:
     with pytest.raises(LotteryError, match=r"progress = .*: must be True, False, or a function of one Progress"):
         lottery.run("quickstart", runs_dir=tmp_path, progress=progress)
-    with pytest.raises(LotteryError, match="unknown log 'wandb': choose from tensorboard"):
-        lottery.run("quickstart", runs_dir=tmp_path, log="wandb")
+    with pytest.raises(LotteryError, match="unknown log 'mlflow': choose from tensorboard, wandb"):
+        lottery.run("quickstart", runs_dir=tmp_path, log="mlflow")
+    with pytest.raises(LotteryError, match=r"log = 1: must be tensorboard, wandb, a tracker .* see lottery\.Tracker"):
+        lottery.run("quickstart", runs_dir=tmp_path, log=["tensorboard", 1])  # type: ignore[list-item]
 
 
 def test_python_shows_lines_on_stderr_unless_told_not_to(
@@ -178,7 +180,7 @@ def test_python_shows_lines_on_stderr_unless_told_not_to(
     run = lottery.run(replace(tiny, levels=1), runs_dir=tmp_path, log="tensorboard")
     out, err = capsys.readouterr()
     assert (out, "2 of 2 levels" in err) == ("", True)
-    assert len(list((run.path / "tensorboard").glob("*/*/*"))) == 2
+    assert len(list((run.path / "tensorboard").glob("*/*/events.*"))) == 1
     lottery.run(replace(tiny, levels=2), runs_dir=tmp_path, progress=False)
     assert capsys.readouterr() == ("", "")
 

@@ -27,7 +27,7 @@ from lottery.starts import STARTS, Moment, Rewinding, Start, Trunk, rewind
 KEY = (3, 0)
 
 
-def no_report(iteration: int, accuracy: float) -> None:
+def no_report(row: tuple[float, ...]) -> None:
     pass
 
 

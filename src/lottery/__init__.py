@@ -9,6 +9,7 @@ from lottery.fields import describe
 from lottery.runs.cluster import Ray
 from lottery.runs.store import Run
 from lottery.runs.ticket import Ticket
+from lottery.runs.trackers import Tracker
 from lottery.spec import PRESETS, Data, Model, Pruning, Recipe, Spec
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Run",
     "Spec",
     "Ticket",
+    "Tracker",
     "export",
     "hold",
     "load_ticket",

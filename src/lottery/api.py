@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lottery.errors import LotteryError, check_type, shown
-from lottery.runs import experiment, store, ticket, trackers
+from lottery.runs import experiment, store, ticket
 from lottery.runs.cluster import Ray
 from lottery.runs.store import Run
 from lottery.runs.ticket import Ticket
+from lottery.runs.trackers import Logs, Tracker
 from lottery.spec import Spec, load
 
 if TYPE_CHECKING:  # two seconds
@@ -63,7 +64,7 @@ def run(
     device: str = "auto",
     jobs: int = 1,
     name: str = "",
-    log: str | None = None,
+    log: str | Tracker | Sequence[str | Tracker] | None = None,
     progress: bool | Callable[[experiment.Progress], None] = True,
     cluster: Ray | None = None,
 ) -> Run:
@@ -81,7 +82,8 @@ def run(
         jobs: replicates and branches trained at once, each in a process of its own (a script then needs the usual
             `if __name__ == "__main__":`).
         name: what you call the run; `open_run` finds it by that too.
-        log: "tensorboard" to write the histories for that tool too, as levels are finished.
+        log: "tensorboard", "wandb", a tracker of your own, or a list of them: told every evaluation and every level as
+            it happens, and first what is finished already. One that fails is left out with a warning.
         progress: whether bars are shown, in a terminal or a notebook (plain lines on stderr elsewhere); or a function
             that is called with each event instead.
         cluster: where replicates and branches train instead of here, such as lottery.Ray("auto"): as many at once as it
@@ -94,12 +96,11 @@ def run(
     """
     if not (isinstance(progress, bool) or callable(progress)):
         raise LotteryError(f"progress = {shown(progress)}: must be True, False, or a function of one Progress")
-    if log is not None:
-        trackers.check(log)
     spec = load(spec) if isinstance(spec, str | Path) else spec
     check_type("spec", spec, Spec)
     check_type("runs_dir", runs_dir, Path)
     path = Path(runs_dir) / spec.uid
+    logs = Logs(log, path)
     with ExitStack() as stack:
         show = progress if callable(progress) else None
         if progress is True:
@@ -109,13 +110,14 @@ def run(
 
             show = stack.enter_context(Display(spec, Console(stderr=True), path))
 
+        stack.enter_context(logs)
+
         def tell(event: experiment.Progress) -> None:
             if show:
                 show(event)
-            if log and event.row:
-                trackers.LOGS[log](Run(path))
+            logs(event)
 
-        made = experiment.run(
+        return experiment.run(
             spec,
             runs_dir=runs_dir,
             data_dir=data_dir,
@@ -126,9 +128,6 @@ def run(
             progress=tell,
             cluster=cluster,
         )
-    if log:
-        trackers.LOGS[log](made)
-    return made
 
 
 def tickets(

@@ -144,8 +144,8 @@ class RunCommand:
     gpus: float = Ray.gpus
     """On the Ray cluster: GPUs for each, or a fraction of one, such as 0.25; with any, it trains on cuda."""
 
-    log: Literal["tensorboard"] | None = None
-    """Write the histories for this tool too, as levels are finished: tensorboard, if it is installed."""
+    log: Annotated[tuple[Literal["tensorboard", "wandb"], ...], tyro.conf.UseAppendAction] = ()
+    """Tell this tool every evaluation and level, as it happens: tensorboard or wandb, if it is installed."""
 
     margin: Points = None
     """How much less accurate a matching ticket may be, in percentage points; one standard error of an accuracy if not
@@ -674,10 +674,12 @@ def _run(command: RunCommand, console: Console) -> None:
         f"run: {path}"
     )
     current = CurrentReport(path, command.margin)
-    with terminal.Display(spec, console, path, banner) as display:
+    logs = trackers.Logs(command.log, path)
+    with terminal.Display(spec, console, path, banner) as display, logs:
 
         def progress(event: experiment.Progress) -> None:
             display(event)
+            logs(event)
             if event.row:
                 current()
 
@@ -689,7 +691,6 @@ def _run(command: RunCommand, console: Console) -> None:
             device=command.device,
             jobs=command.jobs,
             name=command.name,
-            log=command.log,
             progress=progress,
             cluster=_cluster(command),
         )
@@ -703,7 +704,7 @@ def _run(command: RunCommand, console: Console) -> None:
     console.print(
         f"table:   {run.path / 'levels.csv'}",
         *(f"figure:  {p}" for p in figures),
-        *([f"log:     {trackers.LOGS[command.log](run)}"] if command.log else ()),
+        *(f"log:     {where}" for where in logs.where.values()),
         f"report:  {current.write()}",
         f"next:    {_next(spec, run.path.name)}",
         sep="\n",

@@ -85,8 +85,8 @@ class _Never:
 NEVER: Checkpoint = _Never()
 """Keeps nothing."""
 
-Report = Callable[[int, float], None]
-"""Called after each evaluation with iteration and test accuracy."""
+Report = Callable[[tuple[float, ...]], None]
+"""Called after each evaluation with its row of the history: the columns of `lottery.engines.history.COLUMNS`."""
 
 
 class Train(Protocol):

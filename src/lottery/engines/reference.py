@@ -63,7 +63,7 @@ def train(
         if iteration % recipe.evaluate_every == 0 or iteration == last:
             found = (*evaluate(weights, data.validation, layers), *evaluate(weights, data.test, layers))
             rows.append((iteration, float(np.mean(losses)), *found))
-            report(iteration, found[-1])
+            report(rows[-1])
             losses = []
         if iteration == keep:
             kept = {f"{s}:{n}": a.copy() for n, both in slots.items() for s, a in zip(names, both, strict=True) if s}

@@ -120,7 +120,7 @@ def _train(
                 if (bad := np.flatnonzero(~np.isfinite(seen()))).size:
                     raise LossNotFinite(iteration - pending + 1 + int(bad[0]), float(seen()[bad[0]]))
                 rows.append((iteration, seen().mean(), *_evaluate(module, *validation), *_evaluate(module, *test)))
-                report(iteration, rows[-1][-1])
+                report(rows[-1])
                 pending = 0
             if iteration == keep:
                 early = session.moment(iteration)

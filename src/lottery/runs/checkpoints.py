@@ -35,6 +35,8 @@ class LevelCheckpoint:
         arrays = {f"{kind}/{n}": a for kind in ("weights", "masks", "optimizer") for n, a in vars(start)[kind].items()}
         self.start = files.digest(arrays, start.order, start.first, start.last)
         self.next = time.monotonic() + EVERY
+        self.rows: list[tuple[float, ...]] = []
+        """The evaluations that `read` has found, from before an interruption."""
 
     def due(self) -> bool:
         """Whether it is a while since the last one."""
@@ -49,9 +51,9 @@ class LevelCheckpoint:
             raise LotteryError(f"{self.path} began otherwise than this level does now; {files.remedy(self.path)}")
         with files.parsing(self.path):
             early = _moment(tensors, "early/", record["early"]) if record["early"] else None
-            rows = [tuple(row) for row in tensors["rows"].tolist()]
+            self.rows = [tuple(row) for row in tensors["rows"].tolist()]
             moment = _moment(tensors, "", record["iteration"])
-            return Partial(moment, rows, tensors["losses"], record["seconds"], early)
+            return Partial(moment, list(self.rows), tensors["losses"], record["seconds"], early)
 
     def write(self, partial: Partial) -> None:
         """Keeps that, in place of what was kept before."""

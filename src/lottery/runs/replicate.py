@@ -36,6 +36,11 @@ class Progress:
     """What keeps the first iteration waiting."""
     done: float = 0.0
     """Fraction of the level's iterations that lie behind it, those before an interruption too."""
+    evaluations: tuple[tuple[float, ...], ...] = ()
+    """Rows of the history (columns: `lottery.engines.history.COLUMNS`) that no event had before: this evaluation's; and
+    first those from before an interruption, when the level goes on."""
+    last: int = 0
+    """The iteration that the level ends with."""
 
 
 def train_branch(
@@ -150,9 +155,13 @@ class Replicate:
         checkpoint = LevelCheckpoint(self.run, place, start)
         last = recipe.iterations if start.last is None else start.last
 
-        def report(iteration: int, test_accuracy: float) -> None:
-            done = (iteration - start.first) / (last - start.first)
-            self.emit(Progress(place, iteration, test_accuracy, done=done))
+        def untold(*rows: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+            told, checkpoint.rows = (*checkpoint.rows, *rows), []
+            return tuple(tuple(map(float, row)) for row in told)
+
+        def report(row: tuple[float, ...]) -> None:
+            iteration, done = int(row[0]), (row[0] - start.first) / (last - start.first)
+            self.emit(Progress(place, iteration, float(row[-1]), done=done, evaluations=untold(row), last=last))
 
         try:
             trained = self.engine(self.network, self.data, start, recipe, report, keep, checkpoint)
@@ -164,7 +173,8 @@ class Replicate:
         row = to_row(place, last, start, trained)
         self.run.save(SavedLevel(start.weights, start.masks, trained.weights, trained.history, row, trained.early))
         checkpoint.remove()
-        self.emit(Progress(place, last, trained.history["test_accuracy"][-1].item(), row, done=1.0))
+        accuracy = trained.history["test_accuracy"][-1].item()
+        self.emit(Progress(place, last, accuracy, row, done=1.0, evaluations=untold(), last=last))
         return trained.weights
 
     def prune(self, level: Level) -> masks.Masks:

@@ -141,7 +141,7 @@ def train(
             scores = [score for part in evaluated for score in evaluate(part)]
             rows.append((done, losses.mean(), *scores))
             losses = np.zeros(0)
-            report(done, scores[-1])
+            report(rows[-1])
         if done == keep:
             early = now()
         if checkpoint.due():
