@@ -2,8 +2,9 @@
 
 import importlib.util
 import math
+import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -81,7 +82,7 @@ def expected(run: Run) -> dict[str, Curve]:
     return curves
 
 
-def read(folder: Path) -> tuple[dict[str, list[tuple[int, float]]], dict[str, Any]]:
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tag -> (step, value) in the event files of a chain, by TensorBoard's own reader; and the hyperparameters."""
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -184,7 +185,8 @@ def test_a_run_that_was_interrupted_continues_its_curves(tmp_path: Path, monkeyp
 
 def test_a_level_that_goes_on_tells_what_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)
-    spec, told = replace(SPEC, replicates=1, branches=(), levels=0), []
+    spec = replace(SPEC, replicates=1, branches=(), levels=0)
+    told: list[Progress] = []
 
     def stop(event: Progress) -> None:
         if event.iteration == 30:
@@ -234,7 +236,7 @@ def test_a_tracker_that_fails_is_one_line_and_the_run_goes_on(
         def begin(self, run: Run) -> "Notes":
             raise LotteryError("not logged in")
 
-    log = [Begin(), *bad, "tensorboard", last]
+    log: list[str | lottery.Tracker] = [Begin(), *bad, "tensorboard", last]
     run = lottery.run(spec, runs_dir=tmp_path, progress=False, log=log)
     assert (len(run.rows()), last.closed) == (2, 1)
     assert last.curves == expected(run)
@@ -256,13 +258,44 @@ def test_several_and_several_runs_at_once(logged: tuple[Run, Notes]) -> None:
     assert one.curves == other.curves == alone.curves == told.curves
 
 
+def event_of(run: Run, place: Place) -> Progress:
+    """All that is told of a level, at once."""
+    saved = run.read(place)
+    rows = tuple(zip(*(saved.history[name].tolist() for name in history.COLUMNS), strict=True))
+    return Progress(place, 30, rows[-1][-1], saved.row, evaluations=rows, last=saved.row.iterations)
+
+
+def test_what_is_on_disk_before_its_event_comes_is_told_once(logged: tuple[Run, Notes]) -> None:
+    """A worker's last words, which have waited in its pipe."""
+    run, told = logged
+    notes = Notes()
+    with trackers.Logs(notes, run.path) as logs:
+        for place in run.places():
+            logs(event_of(run, place))
+    assert (notes.curves, notes.levels) == (told.curves, told.levels)
+
+
+def test_a_level_that_is_trained_anew_between_others_has_its_place(logged: tuple[Run, Notes], tmp_path: Path) -> None:
+    """As after `lottery verify` has had it moved away."""
+    whole, told = logged
+    run = Run(shutil.copytree(whole.path, tmp_path / whole.path.name))
+    again = [Place("rewind", 0, 0), Place("rewind", 0, 2), Place("finetune", 1, 1)]
+    for place in again:
+        shutil.rmtree(run.folder(place))
+    notes = Notes()
+    with trackers.Logs(notes, run.path) as logs:
+        for place in again:
+            logs(event_of(whole, place))
+    assert (notes.curves, notes.levels) == (told.curves, told.levels)
+
+
 # --- the command line
 
 WORDS = ("run", "quickstart", "--branches", "", "--replicates", "2", "--levels", "1", "--iterations", "20")
 
 
 @pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleSpec | None]]:
+def without(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleSpec | None]:
     """Module -> what is found in its place."""
     find, missing = importlib.util.find_spec, dict[str, ModuleSpec | None]()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: missing[name] if name in missing else find(name))

@@ -1,5 +1,6 @@
 """Weights & Biases, offline: what its own files hold of a run, and what becomes of the run when it fails."""
 
+import importlib
 import json
 import os
 import struct
@@ -21,7 +22,7 @@ from lottery.runs.rows import Place
 from lottery.runs.store import Run
 from lottery.spec import flatten
 
-pytest.importorskip("wandb")
+wandb: Any = pytest.importorskip("wandb")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,8 +45,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def records(file: Path) -> Iterator[Any]:
     """The records of a run's file: a log in LevelDB's format, in blocks of 32 KiB, after seven bytes of wandb's own."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
+    Record = importlib.import_module("wandb.proto.wandb_internal_pb2").Record
     data, at, whole = file.read_bytes(), 7, b""
     assert data[:4] == b":W&B"
     while at + 7 <= len(data):
@@ -139,8 +139,6 @@ def test_what_a_server_has_is_not_sent_again(logged: Run, monkeypatch: pytest.Mo
 
         def finish(self) -> None: ...
 
-    import wandb
-
     monkeypatch.setattr(wandb, "init", lambda **_: Known())
     with trackers.Logs("wandb", logged.path) as logs:
         pass
@@ -151,8 +149,6 @@ def test_what_a_server_has_is_not_sent_again(logged: Run, monkeypatch: pytest.Mo
 
 def test_two_runs_at_once(logged: Run) -> None:
     """Each has its own, and a run of wandb that its user has in hand is left alone."""
-    import wandb
-
     logs = [trackers.Logs("wandb", logged.path), trackers.Logs(["wandb"], logged.path)]
     with wandb.init(project="own", dir=logged.path.parent) as own:
         own.log({"x": 1})

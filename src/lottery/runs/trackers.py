@@ -90,7 +90,7 @@ class Logs:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:
-            self._tell_finished(gaps=True)
+            self._tell_finished()
         for name, log in list(self.logs.items()):
             with self._guard(name):
                 if where := log.close():
@@ -120,14 +120,13 @@ class Logs:
     def _due(self, run: Run, place: Place) -> int:
         return self.due.get(replace(place, level=0), 0 if place.branch == run.spec.start else 1)
 
-    def _tell_finished(self, gaps: bool = False) -> None:
-        """Tells what is on disk and was not told: of each chain up to the first gap, or all."""
+    def _tell_finished(self) -> None:
+        """Tells what is on disk and was not told, of each chain up to the first gap."""
         if not self.trackers:
             return
         run = self._begin()
         for place in run.places(unreadable=[]) if self.logs else ():
-            due = self._due(run, place)
-            if place.level == due or (gaps and place.level > due):
+            if place.level == self._due(run, place):
                 with suppress(LotteryError):  # to say that a level is damaged is for those that need it
                     saved = run.read(place)
                     columns = {name: saved.history[name].tolist() for name in history.COLUMNS}
@@ -347,7 +346,7 @@ def trackers(log: "str | Tracker | Sequence[str | Tracker] | None") -> dict[str,
     Raises:
         LotteryError: for an unknown name, one whose tool is not installed, and for what is no tracker.
     """
-    given = [] if log is None else list(log) if isinstance(log, list | tuple) else [log]
+    given: list[Any] = [] if log is None else list(log) if isinstance(log, list | tuple) else [log]
     found: dict[str, Tracker] = {}
     for one in given:
         if isinstance(one, str):
