@@ -137,7 +137,7 @@ class Logs:
     def _evaluation(self, run: Run, place: Place, last: int, values: dict[str, float]) -> None:
         chain = replace(place, level=0)
         step = self._end(run, place) - last + int(values.pop("iteration"))
-        if step <= self.step[chain]:  # told from disk, before its event came
+        if step <= self.step[chain]:  # told from disk, before its event came, or by a worker that was lost
             return
         self.step[chain] = step
         values = {name: value for name, value in values.items() if not math.isnan(value)}
