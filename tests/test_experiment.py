@@ -112,7 +112,7 @@ def test_a_ticket_trains_to_its_recorded_result(undisturbed: lottery.Run, tmp_pa
     saved = run.load("rewind", 1, 2)
     start = Start(saved.start, saved.masks, (0, 1, "order", 2))
     engine = engines.trainer(run.info["engine"], run.info["device"])
-    again = engine(check(spec), splits(spec, 1), start, spec.recipe, lambda i, a: None)
+    again = engine(check(spec), splits(spec, 1), start, spec.recipe, lambda row: None)
     assert all(again.weights[n].tobytes() == saved.trained[n].tobytes() for n in saved.trained)
     assert history.to_csv(again.history) == history.to_csv(saved.history)
 
@@ -127,7 +127,7 @@ def test_an_experiment_is_what_float64_makes_of_it(tiny: Spec, tmp_path: Path) -
     for row in run.rows():
         saved = run.read(row.place)
         start = Start(saved.start, saved.masks, (0, 0, "order", row.place.level))
-        twin = reference.train(check(spec), images, start, spec.recipe, lambda i, a: None)
+        twin = reference.train(check(spec), images, start, spec.recipe, lambda row: None)
         assert saved.history["iteration"].tolist() == [5, 10, 15, 20]
         for column in ("train_loss", "validation_loss", "test_loss"):
             np.testing.assert_allclose(saved.history[column], twin.history[column], rtol=1e-5)

@@ -46,7 +46,7 @@ def trunk() -> Trunk:
         NETWORK.prunable,
         2,
         rule,
-        lambda _, s: train(NETWORK, parts, s, recipe, lambda i, a: None).weights,
+        lambda _, s: train(NETWORK, parts, s, recipe, lambda row: None).weights,
         prune,
         KEY,
     ):
