@@ -186,7 +186,8 @@ assert len(notes.curves["all"]) == 298
 
 def program(folder: Path, *words: str, **environment: str) -> list[str]:
     """What a run says on stderr in a process of its own, which has no terminal and no key."""
-    there = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_MODE")}
+    ours = ("WANDB_MODE", "WANDB_SERVICE")  # the latter: else it would use this process's
+    there = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     there |= {"HOME": str(folder), "NETRC": str(folder / "none"), **environment}
     command = [sys.executable, "-c", PROGRAM, str(folder), str(Path(__file__).parent.parent), *words]
     result = subprocess.run(command, env=there, capture_output=True, text=True, timeout=120, check=True)
