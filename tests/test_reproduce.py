@@ -8,6 +8,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 
+from lottery.analysis.cost import cost
 from lottery.api import open_run
 from lottery.cli import main
 from lottery.errors import LotteryError
@@ -356,28 +357,28 @@ def check_panel(ax: Any, levels: pd.DataFrame, trunk: str, column: str, names: l
 def test_sparse_levels_are_expected_to_cost_less(tmp_path: Path) -> None:
     """0.86 ms an iteration at all weights and 0.57 ms at 21.1 %, for 266,200 weights: a thousand iterations each."""
     spec = replace(RUNS["main"].spec, recipe=Recipe(iterations=1000), levels=0)
-    up_to = [reproduce.cost([replace(spec, levels=level)], tmp_path).total for level in (0, 6, 7, 22)]
+    up_to = [cost([replace(spec, levels=level)], tmp_path).total for level in (0, 6, 7, 22)]
     assert up_to[0] == pytest.approx(0.86)
     assert up_to[2] - up_to[1] == pytest.approx(0.57, abs=0.01)
     assert up_to[3] < 0.6 * 23 * up_to[0]
     fast = replace(spec, pruning=Pruning(rate=0.789), levels=1)  # 21.1 % after one level
-    assert reproduce.cost([fast], tmp_path).total == pytest.approx(0.86 + 0.57)
+    assert cost([fast], tmp_path).total == pytest.approx(0.86 + 0.57)
     wide = replace(spec, model=Model("mlp", hidden=(600, 200)))
-    assert reproduce.cost([wide], tmp_path).total == pytest.approx(0.86 * (784 * 600 + 600 * 200 + 2000) / 266_200)
+    assert cost([wide], tmp_path).total == pytest.approx(0.86 * (784 * 600 + 600 * 200 + 2000) / 266_200)
 
 
 def test_cost_counts_what_is_missing(small: Path) -> None:
     runs = small / "runs"
     planned = reproduce.specs(STUDY, ["fig4", "claims"], 40, 2).values()
-    before = reproduce.cost(planned, runs)
+    before = cost(planned, runs)
     assert before.total == before.missing > 0
     assert not before.measured
     assert call("--only", "fig15") == 0
-    after = reproduce.cost(planned, runs)
+    after = cost(planned, runs)
     assert after.measured
     assert 0 < after.missing < after.total
-    assert reproduce.cost(reproduce.specs(STUDY, ["fig15"], 40, 2).values(), runs).missing == 0
-    full = reproduce.cost(reproduce.specs(STUDY, ["scaling"], 50_000, 1).values(), runs)
+    assert cost(reproduce.specs(STUDY, ["fig15"], 40, 2).values(), runs).missing == 0
+    full = cost(reproduce.specs(STUDY, ["scaling"], 50_000, 1).values(), runs)
     assert full.total == full.missing
 
 

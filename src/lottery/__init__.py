@@ -3,11 +3,12 @@
 from importlib.metadata import version
 
 from lottery import export
-from lottery.api import hold, load_ticket, open_run, report, run, tickets
+from lottery.api import hold, load_ticket, open_run, report, run, sweep, tickets
 from lottery.errors import LotteryError
 from lottery.fields import describe
 from lottery.runs.cluster import Ray
 from lottery.runs.store import Run
+from lottery.runs.sweep import Sweep
 from lottery.runs.ticket import Ticket
 from lottery.runs.trackers import Tracker
 from lottery.spec import PRESETS, Data, Model, Pruning, Recipe, Spec
@@ -22,6 +23,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Spec",
+    "Sweep",
     "Ticket",
     "Tracker",
     "export",
@@ -30,6 +32,7 @@ __all__ = [
     "open_run",
     "report",
     "run",
+    "sweep",
     "tickets",
 ]
 

@@ -10,11 +10,13 @@ import numpy as np
 
 from lottery.errors import LotteryError, check_type, shown
 from lottery.runs import experiment, store, ticket
+from lottery.runs import sweep as sweeps
 from lottery.runs.cluster import Ray
 from lottery.runs.store import Run
+from lottery.runs.sweep import Sweep
 from lottery.runs.ticket import Ticket
 from lottery.runs.trackers import Logs, Tracker
-from lottery.spec import Spec, load
+from lottery.spec import Spec, combinations, load, load_all
 
 if TYPE_CHECKING:  # two seconds
     from torch import Tensor, nn
@@ -22,7 +24,7 @@ if TYPE_CHECKING:  # two seconds
     from lottery.engines.hold import Held
     from lottery.runs.own import Level
 
-__all__ = ["hold", "load_ticket", "open_run", "report", "run", "tickets"]
+__all__ = ["hold", "load_ticket", "open_run", "report", "run", "sweep", "tickets"]
 
 
 def hold(module: "nn.Module", masks: "Mapping[str, np.ndarray | Tensor]") -> AbstractContextManager["Held"]:
@@ -128,6 +130,92 @@ def run(
             progress=tell,
             cluster=cluster,
         )
+
+
+def sweep(
+    specs: Spec | str | Path | Sequence[Spec],
+    grid: Mapping[str, Sequence[object]] | None = None,
+    *,
+    name: str = "",
+    runs_dir: Path | str = "runs",
+    data_dir: Path | str | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    jobs: int = 1,
+    cluster: Ray | None = None,
+    margin: float | None = None,
+    log: str | Tracker | Sequence[str | Tracker] | None = None,
+    progress: bool | Callable[[Spec, experiment.Progress], None] = True,
+) -> Sweep:
+    """Runs what is missing of several experiments in one folder, `runs_dir`/sweep-`name`, and compares them.
+
+        sweep = lottery.sweep("quickstart", {"recipe.learning_rate": [6e-4, 1.2e-3, 2.4e-3], "seed": [0, 1]}, name="lr")
+        sweep.table()
+
+    Interrupted at any moment and called again, it goes on; asked for with more values under the same name, it trains
+    those. Each run has the same bytes as if `run` had made it. When all are trained, runs.csv (a row per run),
+    levels.csv and report.html (which compares them) are written beside them.
+
+    Args:
+        specs: an experiment, the name of a preset, the path of a spec in TOML (which may have a table [sweep]), or
+            several specs.
+        grid: dotted name of a setting -> its values, two or more; every combination is run, of each spec.
+        name: what you call it; a hash of what it holds if empty.
+        runs_dir: where the sweep's folder is made.
+        data_dir: as in `run`, like engine and device.
+        engine: what trains.
+        device: cpu, cuda, or auto.
+        jobs: chains of levels trained at once, of all runs, those that take the longest first.
+        cluster: where they train instead, as in `run`.
+        margin: percentage points that a matching ticket may be less accurate than the dense network; one standard error
+            of each run's dense accuracy if None.
+        log: trackers of each run, as in `run`.
+        progress: whether bars are shown; or a function that is called with each event and the spec that it is of.
+
+    Raises:
+        LotteryError: as `run`, for the first that it is true of; and for two combinations that are one experiment.
+    """
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise LotteryError(f"progress = {shown(progress)}: must be True, False, or a function of a Spec and a Progress")
+    given = load_all(specs) if isinstance(specs, str | Path) else [specs] if isinstance(specs, Spec) else [*specs]
+    for spec in given:
+        check_type("specs", spec, Spec)
+    if grid:
+        given = [made for spec in given for made in combinations(spec.to_table(), grid)]
+    planned = sweeps.plan(given, runs_dir, name)
+    logs = {spec.uid: Logs(log, planned.path / spec.uid) for spec in planned.specs}
+    with ExitStack() as stack:
+        show = progress if callable(progress) else None
+        if progress is True:
+            from rich.console import Console  # a tenth of a second
+
+            from lottery.views.terminal import SweepDisplay
+
+            show = stack.enter_context(SweepDisplay(planned, Console(stderr=True)))
+
+        for each in logs.values():
+            stack.enter_context(each)
+
+        def tell(spec: Spec, event: experiment.Progress) -> None:
+            if show:
+                show(spec, event)
+            logs[spec.uid](event)
+
+        sweeps.run(planned, tell, data_dir=data_dir, engine=engine, device=device, jobs=jobs, cluster=cluster)
+    _write_results(planned, margin)
+    return planned
+
+
+def _write_results(sweep: Sweep, margin: float | None) -> None:
+    """The tables of a sweep, and the page that compares its runs unless they are too many for one."""
+    from lottery.analysis.outcomes import levels_of_all  # with pandas and plotly, two seconds
+    from lottery.views.measures import LETTERS
+
+    runs = sweep.runs
+    for file, frame in ((sweeps.TABLE, sweep.table(margin)), (sweeps.LEVELS, levels_of_all(runs, sweep.settings))):
+        store.write(sweep.path / file, frame.to_csv(index=False, lineterminator="\n").encode())
+    if len(runs) <= len(LETTERS):
+        report(runs, sweep.path / sweeps.REPORT, margin)
 
 
 def tickets(

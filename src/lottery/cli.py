@@ -1,20 +1,22 @@
-"""The command line: lottery run | reproduce | report | figures | export | bench | show | verify | note | list.
+"""The command line: lottery run | sweep | reproduce | report | figures | export | bench | show | verify | note | list.
 Parses, calls, prints; all of it can be done from Python."""
 
 import io
 import json
 import os
 import re
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import takewhile
-from math import inf
+from itertools import chain, product, takewhile
+from math import inf, prod
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -25,13 +27,15 @@ from rich.segment import Segment
 
 from lottery import api, completion, export, models
 from lottery.analysis import listing
+from lottery.analysis.cost import MEASURED, REFERENCE, alike, cost
 from lottery.criteria import CRITERIA
 from lottery.data import DATASETS, SCALINGS
 from lottery.engines import ENGINES
 from lottery.errors import LotteryError, line, shown
 from lottery.fields import texts
-from lottery.runs import code, experiment, store, ticket, timings, trackers, verify
+from lottery.runs import code, experiment, store, sweep, ticket, timings, trackers, verify
 from lottery.runs.cluster import Ray
+from lottery.runs.rows import wanted
 from lottery.spec import (
     DATA_ORDERS,
     OPTIMIZER_STATES,
@@ -43,11 +47,15 @@ from lottery.spec import (
     Pruning,
     Recipe,
     Spec,
+    check_count,
     flatten,
     load,
+    load_all,
+    scalars,
 )
 from lottery.starts import STARTS
 from lottery.views import terminal
+from lottery.views.measures import setting_label
 from lottery.words import number_of
 
 CHOICES: dict[tuple[type, str], Iterable[str]] = {
@@ -71,7 +79,7 @@ OFTEN = {
 }
 """Settings that `lottery run --help` shows; --help-all shows all."""
 
-WHOLE = {"preset", "spec", "data", "model", "recipe", "pruning", "runs_dir", "jobs", "name"}
+WHOLE = {"preset", "spec", "data", "model", "recipe", "pruning", "runs_dir", "jobs", "name", "print_tasks"}
 """What --help shows too: the arguments of `lottery run` itself that are used often, and the parts of a spec."""
 
 EXAMPLES = """\
@@ -83,8 +91,16 @@ examples:
 A run that was stopped goes on with the same command.
 All settings: lottery run --help-all"""
 
+SWEEP_EXAMPLES = """\
+examples:
+  lottery sweep quickstart --recipe.learning-rate 6e-4 1.2e-3 2.4e-3 --seed 0 1 2
+  lottery sweep lenet-mnist --data mnist fashion-mnist --iterations 5000 --branches reinit --name data
+  lottery sweep grid.toml --print-tasks > tasks.txt
+A setting with several values is swept; --branches and other settings that take a list have one value for all.
+A sweep that was stopped goes on with the same command. All settings: lottery run --help-all"""
+
 SHORT = {"--data": "--data.name", "--iterations": "--recipe.iterations"}
-"""Short names of settings, for `lottery run`."""
+"""Short names of settings, for `lottery run` and `lottery sweep`."""
 
 Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
 Points = Annotated[float | None, tyro.conf.arg(metavar="POINTS")]
@@ -153,6 +169,17 @@ class RunCommand:
 
 
 @dataclass(frozen=True)
+class SweepCommand(RunCommand):
+    """Run several experiments, one for each combination of settings that are given several values, and compare them.
+
+    A preset's settings, or a TOML file's, which may have a table [sweep] of dotted names to lists of values.
+    """
+
+    print_tasks: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Run nothing: print a command for each run, one a line, for a cluster; they may run side by side, and twice."""
+
+
+@dataclass(frozen=True)
 class ReproduceCommand:
     """Run what is missing of a paper's study, then write its figures and claims."""
 
@@ -190,10 +217,11 @@ class ReportCommand:
     """Write one HTML page that shows a run, or compares several with the first."""
 
     runs: Annotated[list[str], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
-    """Each one's folder, its name, or the beginning of its name."""
+    """Each one's folder, its name, or the beginning of its name; a sweep stands for its runs."""
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",), metavar="FILE")] = None
-    """Where to write it; report.html in the run's folder, or comparison.html in the runs folder, if not given."""
+    """Where to write it; report.html in the folder of the run or the sweep, or comparison.html in the runs folder, if
+    not given."""
 
     margin: Points = None
     """How much less accurate a matching ticket may be, in percentage points; one standard error of an accuracy if not
@@ -288,7 +316,7 @@ class ShowCommand:
     """Print what a run says about its tickets, its table, and which of its levels are winning tickets."""
 
     run: tyro.conf.Positional[str]
-    """Its folder, its name, or the beginning of its name."""
+    """Its folder, its name, or the beginning of its name; or a sweep."""
 
     margin: Points = None
     """How much less accurate a matching ticket may be, in percentage points; one standard error of an accuracy if not
@@ -303,7 +331,7 @@ class VerifyCommand:
     """Read everything of a run, and say what is sound and what to do about the rest."""
 
     run: tyro.conf.Positional[str]
-    """Its folder, its name, or the beginning of its name."""
+    """Its folder, its name, or the beginning of its name; or a sweep."""
 
     runs_dir: Folder = Path("runs")
     """Where to look for it."""
@@ -357,9 +385,12 @@ def main(arguments: list[str] | None = None) -> int:
     console = Terminal(width=None if sys.stdout.isatty() else 120)
     command: Command | None = None
     try:
-        command = _parse(arguments or ["--help"])
+        commands = [*_parse_all(arguments or ["--help"])]
+        command = commands[0]
         _check_margin(getattr(command, "margin", None))
-        if isinstance(command, RunCommand):
+        if isinstance(command, SweepCommand):
+            _sweep(command, [each.spec for each in commands if isinstance(each, SweepCommand)], console)
+        elif isinstance(command, RunCommand):
             _run(command, console)
         elif isinstance(command, ReproduceCommand):
             _reproduce(command, console)
@@ -377,11 +408,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif isinstance(command, BenchCommand):
             _bench(command, console)
         elif isinstance(command, ShowCommand):
-            run = store.find(command.run, command.runs_dir).now()  # of one moment, also while it goes on
-            console.print(terminal.labels(run), end="")
-            console.print(terminal.answer(run, command.margin))
-            console.print(terminal.level_table(run))
-            console.print(terminal.ticket_table(run, command.margin))
+            _show(command, console)
         elif isinstance(command, VerifyCommand):
             return _verify(command, console)
         elif isinstance(command, CompletionCommand):
@@ -419,6 +446,7 @@ def _flags() -> dict[str, dict[str, Iterable[str]]]:
     found["bench"] |= {"--branch": STARTS}
     found["export"] |= {"--branch": STARTS, "--weights": ("both", *ticket.WHICH)}
     run |= {short: run[long] for short, long in SHORT.items()} | {"--log": trackers.LOGS, "--help-all": ()}
+    found["sweep"] |= run
     return found
 
 
@@ -467,6 +495,7 @@ class Terminal(Console):
 
 Command = (
     RunCommand
+    | SweepCommand
     | ReproduceCommand
     | ReportCommand
     | FiguresCommand
@@ -539,7 +568,7 @@ def _stop(words: list[str]) -> None:
 def _settings(info: tyro.constructors.StructTypeInfo, often: bool) -> tyro.constructors.StructConstructorSpec | None:
     """How a spec and its parts become flags: with the choices of each, all of them or those that are used often."""
     kind = info.type
-    if kind not in (Spec, Data, Model, Recipe, Pruning) and not (often and kind is RunCommand):
+    if kind not in (Spec, Data, Model, Recipe, Pruning) and not (often and kind in TAKES_PRESET.values()):
         return None
     types, said, flags = get_type_hints(kind, include_extras=True), texts(kind), []
     for part in fields(kind):
@@ -579,28 +608,73 @@ _rule(  # apart by spaces or commas
 )
 
 
-def _parse(arguments: list[str]) -> Command:
-    """Parses twice where the command is `run`: the preset's values are the defaults of the other flags."""
-    run, brief = tyro.conf.subcommand("run"), False
-    if arguments[0] == "run":
+def _parse_all(arguments: list[str]) -> Iterator[Command]:
+    """The command; of a sweep one for each combination of values, as if each were typed by itself."""
+    if arguments[0] != "sweep" or not HELPS.isdisjoint(arguments):
+        yield _parse(arguments)
+        return
+    typed = _combinations(arguments)
+    preset = _preset(typed[0])
+    bases: list[Spec | None] = [*load_all(preset)] if preset is not None else [None]
+    check_count(len(bases) * len(typed))
+    for base in bases:
+        yield from (_parse(words, base) for words in typed)
+
+
+def _combinations(arguments: list[str]) -> list[list[str]]:
+    """Command lines in which each setting has one value, from one in which those that take one may have several: the
+    last one's values fastest."""
+    settings = {*map(_flag, scalars())}
+    groups: list[list[str]] = []
+    for word in arguments:
+        if word.startswith("--") or not groups:
+            flag, equals, value = word.partition("=")
+            groups.append([flag, value] if equals else [flag])
+        else:
+            groups[-1].append(word)
+    choices = []
+    for flag, *values in groups:
+        several = SHORT.get(flag, flag) in settings and len(values) > 1
+        choices.append([[flag, value] for value in values] if several else [[flag, *values]])
+    check_count(prod(map(len, choices)))
+    return [[*chain(*chosen)] for chosen in product(*choices)]
+
+
+def _parse(arguments: list[str], base: Spec | None = None) -> Command:
+    """Parses twice where the command takes a preset: its values are the defaults of the other flags.
+
+    Args:
+        arguments: of the command line, one at least.
+        base: in the place of the preset's spec.
+    """
+    name, brief = arguments[0], False
+    kind = TAKES_PRESET.get(name)
+    conf = tyro.conf.subcommand(name)
+    if kind:
         brief = not {"-h", "--help"}.isdisjoint(arguments)
         arguments = ["--help" if word == "--help-all" else word for word in arguments]
         flags = [word.partition("=") for word in arguments]
         arguments = [SHORT.get(flag, flag) + equals + value for flag, equals, value in flags]
-        if (preset := _preset(arguments)) is not None:
-            default = RunCommand(tyro.MISSING, load(preset))
-            run = tyro.conf.subcommand("run", default=default)
+        if base is None and (preset := _preset(arguments)) is not None:
+            base = load(preset)
+        if base is not None:
+            default = kind(tyro.MISSING, base)
+            conf = tyro.conf.subcommand(name, default=default)
             if HELPS & set(arguments):
                 words = [word for word in arguments if word not in HELPS]
-                run = tyro.conf.subcommand("run", default=default, description=_help(_tyro(words, run, REGISTRY)))
-    if not brief:
-        return _tyro(arguments, run, REGISTRY)
+                description = _help(_tyro(words, {name: conf}, REGISTRY))
+                conf = tyro.conf.subcommand(name, default=default, description=description)
+    if not (kind and brief):
+        return _tyro(arguments, {name: conf}, REGISTRY)
     with REGISTRY:
         try:
-            return _tyro(arguments, run, HELP)
+            return _tyro(arguments, {name: conf}, HELP)
         finally:
-            print(EXAMPLES)
+            print(SWEEP_EXAMPLES if kind is SweepCommand else EXAMPLES)
 
+
+TAKES_PRESET: dict[str, type[RunCommand]] = {"run": RunCommand, "sweep": SweepCommand}
+"""Commands whose word is a preset, or the path of a spec."""
 
 HELPS = {"-h", "--help", "--help-all"}
 
@@ -610,25 +684,31 @@ def _help(command: Command) -> str:
     assert isinstance(command, RunCommand)
     code.load(code.read(command.spec.use))
     own = "; ".join(f"{setting} {', '.join(names)}" for setting, names in code.names().items())
-    return f"{RunCommand.__doc__}" + (f"\n\nFrom {', '.join(map(str, command.spec.use))}: {own}." if own else "")
+    return f"{type(command).__doc__}" + (f"\n\nFrom {', '.join(map(str, command.spec.use))}: {own}." if own else "")
 
 
 def _preset(arguments: list[str]) -> str | None:
-    """The preset of a `run`, as the parser itself finds it; None where it finds none, or something else is wrong."""
+    """The preset of a run or a sweep, as the parser itself finds it; None where it finds none, or something else is
+    wrong."""
     words = [word for word in arguments if word not in HELPS]
     with REGISTRY, suppress(LotteryError):
         try:
-            _tyro(words, tyro.conf.subcommand("run"), FIRST_LOOK)
+            _tyro(words, {}, FIRST_LOOK)
         except _Found as found:
             return str(found)
     return None
 
 
-def _tyro(arguments: list[str], run: Any, registry: tyro.constructors.ConstructorRegistry) -> Command:
-    """The command. Raises LotteryError with what the parser would print in a box: one line, like all errors."""
-    commands = (
-        Annotated[RunCommand, run]
-        | Annotated[ReproduceCommand, tyro.conf.subcommand("reproduce")]
+def _tyro(arguments: list[str], confs: Mapping[str, Any], registry: tyro.constructors.ConstructorRegistry) -> Command:
+    """The command. Raises LotteryError with what the parser would print in a box: one line, like all errors.
+
+    Args:
+        arguments: of the command line.
+        confs: command -> how tyro is to read it, for `run` and `sweep`; nothing special for others.
+        registry: of rules.
+    """
+    commands: Any = (
+        Annotated[ReproduceCommand, tyro.conf.subcommand("reproduce")]
         | Annotated[ReportCommand, tyro.conf.subcommand("report")]
         | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]
@@ -639,6 +719,9 @@ def _tyro(arguments: list[str], run: Any, registry: tyro.constructors.Constructo
         | Annotated[ListCommand, tyro.conf.subcommand("list")]
         | Annotated[CompletionCommand, tyro.conf.subcommand("completion")]
     )
+    for name, kind in reversed(TAKES_PRESET.items()):
+        if arguments[0] == name or arguments[0] not in TAKES_PRESET:  # what may be meant is looked for in one of them
+            commands = Annotated[kind, confs.get(name, tyro.conf.subcommand(name))] | commands
     try:
         with redirect_stderr(io.StringIO()) as box:
             parsed: Command = tyro.cli(
@@ -737,13 +820,15 @@ def _check_margin(margin: float | None) -> None:
 
 
 class CurrentReport:
-    """The report of a run that is going on: called after each level, it takes at most 2 % of the time."""
+    """The report of what is going on: called after each level, it takes at most 2 % of the time."""
 
     first = 30.0
     """Seconds until the first, and least between two."""
 
-    def __init__(self, run: Path, margin: float | None):
-        self.run, self.margin = run, margin
+    def __init__(self, folder: Path, margin: float | None, runs: Callable[[], Sequence[store.Run]] | None = None):
+        """What it will be of: the run in that folder, or those that are there when it is written, compared."""
+        self.path, self.margin = folder / "report.html", margin
+        self.runs = runs or (lambda: [store.Run(folder)])
         self.next = time.monotonic() + self.first
 
     def __call__(self) -> None:
@@ -756,9 +841,79 @@ class CurrentReport:
     def write(self) -> str:
         """Writes it and returns its path, or why there is none: no picture is worth the run that it shows."""
         try:
-            return str(api.report([store.Run(self.run)], self.run / "report.html", self.margin))
+            return str(api.report(self.runs(), self.path, self.margin))
         except Exception as error:
             return f"not written: {_words(error, None)}"
+
+
+def _sweep(command: SweepCommand, specs: Sequence[Spec], console: Console) -> None:
+    planned = sweep.plan(specs, command.runs_dir, command.name)
+    if command.print_tasks:
+        planned.write()
+        print(*_tasks(command, planned), sep="\n")
+        return
+    cluster = _cluster(command)
+    current = CurrentReport(planned.path, command.margin, lambda: planned.runs)
+    with terminal.SweepDisplay(planned, console, _banner(command, planned)) as display:
+
+        def progress(spec: Spec, event: experiment.Progress) -> None:
+            display(spec, event)
+            if event.row:
+                current()
+
+        api.sweep(
+            planned.specs,
+            name=command.name,
+            runs_dir=command.runs_dir,
+            data_dir=command.data_dir,
+            engine=command.engine,
+            device=command.device,
+            jobs=command.jobs,
+            cluster=cluster,
+            margin=command.margin,
+            log=command.log,
+            progress=progress,
+        )
+    console.print(terminal.outcome_table(planned.table(command.margin), planned.settings))
+    if not display.events:
+        console.print("complete already: nothing was left to train")
+    report = planned.path / sweep.REPORT
+    console.print(
+        "",
+        f"runs:    {planned.path / sweep.TABLE}",
+        f"levels:  {planned.path / sweep.LEVELS}",
+        f"report:  {report if report.exists() else f'not written: {len(specs)} runs are too many for one page'}",
+        f"next:    lottery list --runs-dir {command.runs_dir}",
+        sep="\n",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+
+
+def _banner(command: SweepCommand, planned: sweep.Sweep) -> str:
+    """What will be done, and how long it will take."""
+    levels = [(spec, place) for spec in planned.specs for place in wanted(spec)]
+    done = sum((planned.path / spec.uid / place.folder).exists() for spec, place in levels)
+    estimate = cost(planned.specs, planned.path, alike(planned.specs[0], command.runs_dir))
+    jobs = command.jobs if command.runner == "local" else 1
+    left = timedelta(seconds=round(estimate.missing / jobs))
+    source = MEASURED if estimate.measured else REFERENCE
+    return (
+        f"{number_of(len(planned.specs), 'run')} of {number_of(len(levels), 'level')} in all, {done:,} of them done: "
+        f"{', '.join(map(setting_label, planned.settings))}\n"
+        f"about {left} with {number_of(jobs, 'job')}: an estimate, from {source}\n"
+        f"sweep: {planned.path}"
+    )
+
+
+def _tasks(command: SweepCommand, planned: sweep.Sweep) -> Iterator[str]:
+    """A command line for each run."""
+    options = {"--data-dir": command.data_dir, "--engine": command.engine, "--device": command.device}
+    given = [str(word) for pair in options.items() if pair[1] not in (None, "auto") for word in pair]
+    for spec in planned.specs:
+        file = planned.path / sweep.SPECS / f"{spec.uid}.toml"
+        yield shlex.join(["lottery", "run", str(file), "--runs-dir", str(planned.path), "--jobs", "1", *given])
 
 
 def _list(command: ListCommand, console: Console) -> None:
@@ -777,8 +932,15 @@ def _report(command: ReportCommand, console: Console) -> None:
     if not command.runs:
         there = ", ".join(store.names(command.runs_dir)) or "none yet"
         raise LotteryError(f"name a run, or several: lottery report RUN; in {command.runs_dir} there are: {there}")
-    runs = [store.find(name, command.runs_dir) for name in command.runs]
+    swept = {name: sweep.find(name, command.runs_dir) for name in command.runs}
+    runs = [
+        run for name, found in swept.items() for run in (found.runs if found else [store.find(name, command.runs_dir)])
+    ]
+    if not runs:
+        raise LotteryError(f"no run of {' and '.join(command.runs)} is begun yet")
+    one = next(iter(swept.values()))
     alone = runs[0].path / "report.html" if len(runs) == 1 else command.runs_dir / "comparison.html"
+    alone = one.path / sweep.REPORT if one and len(swept) == 1 else alone
     path = api.report(runs, command.output or alone, command.margin)
     if len(runs) > 1:
         console.print(terminal.comparison([run.now() for run in runs]), highlight=False, markup=False, soft_wrap=True)
@@ -827,7 +989,20 @@ def _bench(command: BenchCommand, console: Console) -> None:
         console.print(f"{f'{name}:':9}{path}", highlight=False, markup=False, soft_wrap=True)
 
 
+def _show(command: ShowCommand, console: Console) -> None:
+    if found := sweep.find(command.run, command.runs_dir):
+        console.print(terminal.outcome_table(found.table(command.margin), found.settings))
+        return
+    run = store.find(command.run, command.runs_dir).now()  # of one moment, also while it goes on
+    console.print(terminal.labels(run), end="")
+    console.print(terminal.answer(run, command.margin))
+    console.print(terminal.level_table(run))
+    console.print(terminal.ticket_table(run, command.margin))
+
+
 def _verify(command: VerifyCommand, console: Console) -> int:
+    if swept := sweep.find(command.run, command.runs_dir):
+        return max((_verify(replace(command, run=str(run.path)), console) for run in swept.runs), default=0)
     found = verify.verify(store.locate(command.run, command.runs_dir))
     lines = [
         f"sound:   {', '.join(found.sound) or 'nothing'}",

@@ -37,6 +37,9 @@ complete -c lottery -a '(lottery --complete (commandline -opc)[2..] (commandline
 ON_RUNS = ("show", "report", "figures", "export", "bench", "verify", "note")
 """Commands whose words are runs."""
 
+ON_SWEEPS = ("show", "report", "verify")
+"""Those that take a sweep too."""
+
 
 def candidates(
     words: Sequence[str], commands: Mapping[str, Mapping[str, Iterable[str]]], studies: Iterable[str]
@@ -64,7 +67,7 @@ def candidates(
 
 def _words(before: Sequence[str], studies: Iterable[str]) -> Iterable[str]:
     """What a command takes that is no flag's."""
-    if before[0] == "run":
+    if before[0] in ("run", "sweep"):
         return PRESETS
     if before[0] == "reproduce":
         return studies
@@ -75,5 +78,6 @@ def _words(before: Sequence[str], studies: Iterable[str]) -> Iterable[str]:
     folder = dict(pairwise(before)).get("--runs-dir", "runs")
     with suppress(LotteryError):
         called = store.called(Path(folder))
-        return [*called, *filter(None, called.values())]
+        sweeps = store.sweeps(Path(folder)) if before[0] in ON_SWEEPS else ()
+        return [*called, *filter(None, called.values()), *sweeps]
     return ()

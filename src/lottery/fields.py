@@ -25,12 +25,13 @@ def _texts(module: str) -> dict[tuple[str, str], str]:
 
 
 def texts(kind: type) -> dict[str, str]:
-    """Field -> what the source says below it, in one line, or what its class says of itself; of fields with either."""
-    said = _texts(kind.__module__)
+    """Field -> what the source says below it, in one line, or what its class says of itself; of fields with either.
+    What a class says goes before what those say that it is made from."""
     found = {}
     for field in fields(kind):
+        said = [_texts(of.__module__).get((of.__name__, field.name)) for of in kind.__mro__ if is_dataclass(of)]
         doc = field.default_factory.__doc__ if is_dataclass(field.default_factory) else ""
-        found[field.name] = said.get((kind.__name__, field.name)) or (doc or "").partition("\n")[0]
+        found[field.name] = next(filter(None, said), "") or (doc or "").partition("\n")[0]
     return {name: text for name, text in found.items() if text}
 
 

@@ -9,9 +9,12 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cache
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -25,6 +28,9 @@ LEVELS = REPLICATES = DRAWS = 10_000
 
 TRAINED = 1_000_000
 """Most networks that a spec may ask for, of all levels, replicates and draws together: each is a folder."""
+
+RUNS = 500
+"""Most experiments of a sweep: all are locked while it goes on."""
 
 UNITS = 100_000
 """Most units of a layer."""
@@ -371,18 +377,24 @@ class Spec:
     @staticmethod
     def from_toml(text: str, source: str = "spec") -> "Spec":
         """Raises LotteryError, naming `source`, for what is not TOML, an unknown setting or a value out of range."""
-        try:
-            if len(text) > FILE:
-                raise LotteryError(f"{len(text):,} characters are no spec: it has at most {FILE:,}")
-            table = tomllib.loads(text.removeprefix("\ufeff"))  # a mark that some editors leave
+        with _parsing(text, source) as table:
             spec: Spec = _from_table(OwnLoop if "factory" in table else Spec, table)
             return spec
-        except (tomllib.TOMLDecodeError, LotteryError) as error:
-            raise LotteryError(f"{source}: {error}") from None
-        except ValueError:  # Python converts no longer ones
-            raise LotteryError(f"{source}: a number of over 4,300 digits: write a shorter one") from None
-        except RecursionError:
-            raise LotteryError(f"{source}: lists or tables hundreds deep: no setting needs more than two") from None
+
+
+@contextmanager
+def _parsing(text: str, source: str) -> Iterator[dict[str, Any]]:
+    """The table that a text in TOML is. What is wrong with it, and with its settings, is said in the source's name."""
+    try:
+        if len(text) > FILE:
+            raise LotteryError(f"{len(text):,} characters are no spec: it has at most {FILE:,}")
+        yield tomllib.loads(text.removeprefix("\ufeff"))  # a mark that some editors leave
+    except (tomllib.TOMLDecodeError, LotteryError) as error:
+        raise LotteryError(f"{source}: {error}") from None
+    except ValueError:  # Python converts no longer ones
+        raise LotteryError(f"{source}: a number of over 4,300 digits: write a shorter one") from None
+    except RecursionError:
+        raise LotteryError(f"{source}: lists or tables hundreds deep: no setting needs more than two") from None
 
 
 @dataclass(frozen=True)
@@ -436,6 +448,9 @@ def _share(text: str, recipe: Recipe) -> int:
     return round(float(found[1]) * recipe.iterations / 100) if found[2] else int(found[1])
 
 
+SWEEP = "sweep"
+"""The table of a TOML file that says which settings have several values."""
+
 EXTENT = ("levels", "replicates", "branches")
 """Settings that say how much of an experiment is wanted: no level's result depends on them."""
 
@@ -445,6 +460,8 @@ def _from_table(part: Any, table: dict[str, Any], prefix: str = "") -> Any:
     settings, values = _settings(part), {}
     for name, value in table.items():
         kind = settings.get(name)
+        if name == SWEEP and not prefix:
+            raise LotteryError(f"[{SWEEP}] is for several experiments: lottery sweep takes it, a single run does not")
         if kind is None:
             raise LotteryError(known("setting", prefix + name, [prefix + setting for setting in settings]))
         if is_dataclass(kind):
@@ -473,6 +490,13 @@ def flatten(spec: Spec) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def scalars() -> list[str]:
+    """Dotted names of the settings that have one value: no list, no table, and no switch."""
+    parts: dict[str, Any] = {"": Spec, "data.": Data, "model.": Model, "recipe.": Recipe, "pruning.": Pruning}
+    kinds = {prefix + name: kind for prefix, part in parts.items() for name, kind in _settings(part).items()}
+    return [name for name in flatten(Spec()) if kinds[name] in (int, float, str, int | str)]
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -595,15 +619,87 @@ def load(preset_or_path: str | Path) -> Spec:
     if preset_or_path in PRESETS:
         return PRESETS[str(preset_or_path)]
     path = Path(preset_or_path)
-    if path.suffix == ".toml" or os.path.isfile(path):  # unlike Path's, no error for a name that no file can have
-        try:
-            text = read_bytes(path, FILE).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise LotteryError(f"cannot read the spec {path}: {error}: save it as UTF-8") from None
-        except (OSError, ValueError) as error:  # ValueError: a name with a null in it
-            raise LotteryError(f"cannot read the spec {path}: {error}") from error
-        spec = Spec.from_toml(text, source=str(path))
-        if isinstance(spec, OwnLoop):
-            raise LotteryError(f"{path} is of {spec.title}: only its own script can train it, so run that again")
-        return replace(spec, use=tuple(path.parent / file for file in spec.use))  # as they lie to the spec
-    raise LotteryError(known("preset", str(preset_or_path), PRESETS) + ", or give the path of a .toml file")
+    return _at(path, Spec.from_toml(_text(path), source=str(path)))
+
+
+def load_all(preset_or_path: str | Path) -> list[Spec]:
+    """The specs of a TOML file with a table [sweep], of dotted names of settings to lists of values: every combination,
+    the last setting's values fastest. Of a preset, or a file without it, the one spec that `load` gives.
+
+    Raises:
+        LotteryError: as `load` does, and as `combinations` does.
+    """
+    check_type("preset", preset_or_path, Path)
+    path = Path(preset_or_path)
+    if preset_or_path in PRESETS or SWEEP not in _table(path):
+        return [load(preset_or_path)]
+    with _parsing(_text(path), str(path)) as table:
+        grid = table.pop(SWEEP)
+        _require(isinstance(grid, dict), SWEEP, grid, f"must be a table: [{SWEEP}] and its settings below it")
+        return [_at(path, spec) for spec in combinations(table, dict(_leaves(grid)))]
+
+
+def _table(path: Path) -> dict[str, Any]:
+    with _parsing(_text(path), str(path)) as table:
+        return table
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name -> values: recipe.seed = [] is a table in a table to TOML, and "recipe.seed" = [] is not."""
+    for name, value in table.items():
+        yield from _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+
+
+def combinations(table: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[Spec]:
+    """Every combination of these values of settings, the last one's fastest; the other settings are the table's.
+
+    Args:
+        table: of settings, as `Spec.to_table` gives it.
+        grid: dotted name -> values, two or more.
+
+    Raises:
+        LotteryError: for a setting that does not exist, one without several values, too many combinations, and for what
+            a spec refuses.
+    """
+    names = flatten(Spec())
+    for name, values in grid.items():
+        if name not in names:
+            raise LotteryError(known("setting", name, names))
+        remedy = "give a list of two values or more; a single one is no part of a sweep"
+        _require(isinstance(values, list | tuple) and len(values) > 1, f"{SWEEP}: {name}", values, remedy)
+    for part, value in table.items():
+        if any(name.startswith(f"{part}.") for name in grid):
+            _require(isinstance(value, Mapping), part, value, f"must be a table: [{part}] and its settings below it")
+    check_count(prod(len(values) for values in grid.values()))
+    specs = []
+    for chosen in product(*grid.values()):
+        settings = {key: dict(value) if isinstance(value, Mapping) else value for key, value in table.items()}
+        for name, value in zip(grid, chosen, strict=True):
+            part, _, setting = name.rpartition(".")
+            (settings.setdefault(part, {}) if part else settings)[setting] = value
+        specs.append(_from_table(Spec, settings))
+    return specs
+
+
+def check_count(runs: int) -> None:
+    """Raises LotteryError for more experiments than a sweep may have."""
+    _require(runs <= RUNS, SWEEP, f"{runs:,} combinations", f"at most {RUNS}: give fewer values")
+
+
+def _text(path: Path) -> str:
+    """Of a spec's file. Raises LotteryError where there is none."""
+    if not (path.suffix == ".toml" or os.path.isfile(path)):  # unlike Path's, no error for a name that no file can have
+        raise LotteryError(known("preset", str(path), PRESETS) + ", or give the path of a .toml file")
+    try:
+        return read_bytes(path, FILE).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LotteryError(f"cannot read the spec {path}: {error}: save it as UTF-8") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null in it
+        raise LotteryError(f"cannot read the spec {path}: {error}") from error
+
+
+def _at(path: Path, spec: Spec) -> Spec:
+    """A spec as it lies in that file: its `use` from there."""
+    if isinstance(spec, OwnLoop):
+        raise LotteryError(f"{path} is of {spec.title}: only its own script can train it, so run that again")
+    return replace(spec, use=tuple(path.parent / file for file in spec.use))

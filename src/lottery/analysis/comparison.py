@@ -257,7 +257,7 @@ def finding(found: Comparison, ours: str, theirs: str) -> Finding:
 
 
 def together(findings: Sequence[Finding], others: Sequence[str], first: str) -> str:
-    """One headline of several runs, each compared with the first.
+    """One headline of several runs, each compared with the first; of more than three, without how much and where.
 
     Args:
         findings: of each but the first.
@@ -277,7 +277,7 @@ def together(findings: Sequence[Finding], others: Sequence[str], first: str) -> 
     parts = []
     for word, said in words.items():
         runs = [
-            f"{name} ({found.gist})" if found.gist else name
+            f"{name} ({found.gist})" if found.gist and len(findings) <= 3 else name
             for name, found in zip(others, findings, strict=True)
             if found.word == word
         ]

@@ -96,6 +96,8 @@ def remedy(path: Path) -> str:
         return "move this file away, and `lottery bench` measures anew"
     if path.name in ("spec.toml", "levels.csv"):
         return "move this file away, and `lottery run` writes it anew from the others"
+    if path.name == "sweep.toml" or path.parent.name == "specs":
+        return "move this file away, and `lottery sweep` writes it anew when it is asked for the same"
     if path.name.endswith(PARTIAL):
         return "move this file away, and run again: the level is trained from its beginning"
     return f"move the folder {path.parent} out of the run directory, and run again to make it anew"

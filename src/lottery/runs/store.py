@@ -19,6 +19,8 @@
 
     <run>/<branch>/replicate-<r>/level-<l>.partial     a level that is being trained, see `lottery.runs.checkpoints`
 
+A folder of runs may hold sweeps, see `lottery.runs.sweep`: folders with a sweep.toml, which hold runs.
+
 A level is written to a temporary folder, synced, and renamed: that rename makes it exist. No torch here.
 Settings are verified when a run is opened, places when rows are read, tensors when they are.
 """
@@ -443,6 +445,7 @@ FORMAT = 1
 """Of what is on disk; runs from before there was this number have none."""
 
 RECORD, SPEC, TABLE, LEVEL = "run.json", "spec.toml", "levels.csv", "level.json"
+SWEEP = "sweep.toml"
 LABELS = "name", "note"
 """What run.json keeps for people, where they gave any: no result depends on it, and neither does the folder's name."""
 FILES = TICKET, TRAINED, HISTORY = "ticket.safetensors", "trained.safetensors", "history.csv"
@@ -487,13 +490,18 @@ def worked_on(path: Path) -> bool | None:
 
 def locate(name: str, runs_dir: Path) -> Path:
     """Where the run is of that path, or of that name in `runs_dir`: its folder's, the one it was given, or the only one
-    that begins so."""
+    that begins so. Runs of sweeps are looked for where no other is meant."""
     for path in (Path(name), runs_dir / name):
         if files.there(path / RECORD):
             return path
     given = called(runs_dir)
-    matches = [there for there, label in given.items() if label == name]
-    matches = matches or [there for there, label in given.items() if there.startswith(name) or label.startswith(name)]
+    matches: list[str] = []
+    for inside in (False, True):
+        labels = {there: (Path(there).name, label) for there, label in given.items() if ("/" in there) is inside}
+        matches = matches or [there for there, words in labels.items() if name in words]
+        matches = matches or [
+            there for there, words in labels.items() if any(word.startswith(name) for word in (there, *words))
+        ]
     if len(matches) == 1:
         return runs_dir / matches[0]
     there = ", ".join(f"{there} ({given[there]})" if given[there] else there for there in matches or given)
@@ -509,12 +517,19 @@ def find(name: str, runs_dir: Path) -> Run:
 
 
 def names(runs_dir: Path) -> list[str]:
-    """The runs in a folder, in order; none if there is no such folder."""
-    return [name for name in files.names(runs_dir) if files.there(runs_dir / name / RECORD)]
+    """The runs in a folder, in order, then those of its sweeps, as sweep/run; none if there is no such folder."""
+    found = files.names(runs_dir)
+    inside = [f"{sweep}/{name}" for sweep in sweeps(runs_dir) for name in files.names(runs_dir / sweep)]
+    return [name for name in (*found, *inside) if files.there(runs_dir / name / RECORD)]
+
+
+def sweeps(runs_dir: Path) -> list[str]:
+    """The sweeps in a folder, in order."""
+    return [name for name in files.names(runs_dir) if files.there(runs_dir / name / SWEEP)]
 
 
 def called(runs_dir: Path) -> dict[str, str]:
-    """Folder -> the name that its run was given, "" for none or where run.json cannot be read: of all runs there."""
+    """Folder, as of `names` -> the name that its run was given, "" for none or where run.json cannot be read."""
     given = dict.fromkeys(names(runs_dir), "")
     for name in given:
         with suppress(LotteryError):

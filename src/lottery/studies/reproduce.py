@@ -7,16 +7,15 @@ trained again. So is a study that was stopped: asked for again, it goes on.
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from lottery.analysis.cost import MEASURED, REFERENCE, cost
 from lottery.errors import LotteryError, known
 from lottery.runs import experiment
 from lottery.runs.experiment import Progress
-from lottery.runs.rows import wanted
 from lottery.runs.store import Run, write
 from lottery.spec import Spec
 from lottery.studies import STUDIES
@@ -109,41 +108,6 @@ def reproduce(
     return write_results(STUDIES[study], items, trained, folder(study, iterations, runs_dir), margin)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of one core."""
-
-    total: float
-    missing: float
-    """Of the levels that are not on disk."""
-    measured: bool
-    """Scaled by what levels on disk took here; else by what they take on the machine of benchmarks/RESULTS.md."""
-
-
-COST = {0.0: 0.08, 0.012: 0.1, 0.036: 0.17, 0.07: 0.26, 0.211: 0.57, 0.513: 0.93, 1.0: 0.86}
-"""Density -> ms per iteration, evaluations included, of the sparse engine for LeNet-300-100 on one core of the
-machine of benchmarks/RESULTS.md. Other networks are taken to cost in proportion to their weights, which is rough."""
-
-
-def cost(chosen: Iterable[Spec], runs_dir: Path) -> Cost:
-    """What these runs take, together: an estimate."""
-    spent = expected = missing = 0.0
-    for spec in {spec.uid: spec for spec in chosen}.values():
-        path = runs_dir / spec.uid
-        rows = Run(path).rows() if (path / "run.json").is_file() else []
-        seconds = {row.place: row.seconds or 0.0 for row in rows}
-        factor = experiment.check(spec).weights / 266_200 * spec.recipe.iterations / 1000
-        for place in wanted(spec):
-            density = (1 - spec.pruning.rate) ** place.level
-            estimate = factor * float(np.interp(density, list(COST), list(COST.values())))
-            if place in seconds:
-                spent, expected = spent + seconds[place], expected + estimate
-            else:
-                missing += estimate
-    missing *= spent / expected if expected else 1.0
-    return Cost(spent + missing, missing, expected > 0)
-
-
 def listing(study: str, iterations: int, replicates: int, runs_dir: Path) -> Tables:
     """What there is of a study (of all, if it has no name), and what it costs: a table of each for the terminal."""
     parts, measured = [], False
@@ -172,9 +136,7 @@ def listing(study: str, iterations: int, replicates: int, runs_dir: Path) -> Tab
             )
         headings = ["item", "what it shows", "runs (branches)", "shared with", "hours", "missing"]
         parts.append(Part(name, headings, [[[cell] for cell in row] for row in rows]))
-    source = (
-        "what finished levels took here" if measured else "what levels take on the machine of benchmarks/RESULTS.md"
-    )
+    source = MEASURED if measured else REFERENCE
     caption = (
         f"{iterations:,} iterations a level, {number_of(replicates, 'replicate')}. Hours are of one core, and "
         f"estimates, from {source}; a run that items share is trained once. * only when asked for: --only ITEM"

@@ -368,7 +368,7 @@ def run_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [", ".join(setting(name, each.get(name, "–")) for name in names[:3]) + more for each in settings]
 
 
-LETTERS = "ABCDEF"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """What runs beside each other are called in short."""
 
 
@@ -401,6 +401,16 @@ def marks(least: float) -> list[float]:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by the colour-blind too."""
+
+
+def run_colour(index: int, count: int) -> str:
+    """The colour of a run among so many, as #rrggbb. Of more than there are in `COLOURS`, neighbours have related hues,
+    and each third one is as dark."""
+    if count <= len(COLOURS):
+        return COLOURS[index]
+    red, green, blue = colorsys.hls_to_rgb(index / count, (0.32, 0.45, 0.62)[index % 3], 0.75)
+    return "#" + bytes(round(255 * part) for part in (red, green, blue)).hex()
+
 
 BRANCH_COLOURS = {
     "rewind": "#0072B2",

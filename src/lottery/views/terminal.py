@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, track
 from rich.table import Column, Table
@@ -21,8 +22,9 @@ from lottery.analysis.speed import slower
 from lottery.runs.experiment import Progress as Event
 from lottery.runs.rows import Place, Row, wanted
 from lottery.runs.store import Run
+from lottery.runs.sweep import Sweep
 from lottery.runs.timings import Measured
-from lottery.spec import Spec
+from lottery.spec import Spec, flatten
 from lottery.views.measures import (
     COMPARED,
     EARLY,
@@ -44,37 +46,45 @@ from lottery.views.measures import (
     run_name,
     run_settings,
     setting,
+    setting_label,
+    setting_value,
     table,
     verdicts,
 )
-from lottery.words import method_name
+from lottery.words import method_name, number_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NARROW = 70
 """Columns below which bars leave out what can be guessed."""
+
+NAMES = 44
+"""Letters that a bar of 80 columns has for the names of its run and its branch."""
 
 LINES = 100
 """Most lines of a log, about: one for each level, or where there are more of them one for each percent of the whole."""
 
 
-class Display:
-    """Shows the events of `experiment.run`: used as a context, called with each. Bars in a terminal, one bar in a
-    notebook, and elsewhere lines, at most about `LINES` of them; all with the time left of the whole."""
+class RunsDisplay:
+    """Shows the events of runs that are carried out together: used as a context, given each. Bars in a terminal, one
+    bar in a notebook, and elsewhere lines, at most about `LINES` of them; all with the time left of the whole."""
 
-    def __init__(self, spec: Spec, console: Console, path: Path, banner: str = ""):
+    def __init__(self, runs: Mapping[str, tuple[Spec, Path]], console: Console, banner: str = ""):
         """What will be shown.
 
         Args:
-            spec: what was asked for.
+            runs: how each is called -> what was asked for, and its folder, for what is there already.
             console: where it is shown.
-            path: the run's folder, for what is there already.
             banner: printed when something begins, and not before.
         """
-        self.spec, self.console, self.banner = spec, console, banner
+        self.specs = {name: spec for name, (spec, _) in runs.items()}
+        self.console, self.banner = console, banner
         self.events = self.told = 0
-        self.wanted = set(wanted(spec))
-        self.missing = {place for place in self.wanted if not (path / place.folder).exists()}
+        self.wanted = {(name, place) for name, spec in self.specs.items() for place in wanted(spec)}
+        self.missing = {(name, place) for name, place in self.wanted if not (runs[name][1] / place.folder).exists()}
         self.begun = len(self.wanted) - len(self.missing)
-        self.training: dict[Place, float] = {}
+        self.training: dict[tuple[str, Place], float] = {}
         """Level at work -> how much of it is done, a fraction."""
         self.clock: tuple[float, float] | None = None
         """When the first evaluation came, in seconds, and what was done by then, in levels."""
@@ -87,33 +97,35 @@ class Display:
             console=console,
             speed_estimate_period=120,
         )
-        self.tasks: dict[Place, TaskID] = {}
+        self.tasks: dict[tuple[str, Place], TaskID] = {}
         self.total: TaskID | None = None
         self.cell: Any = None
         """Of a notebook: the output that is shown anew."""
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.total is not None:  # else it would end a line that was not begun
             self.bars.stop()
 
-    def __call__(self, event: Event) -> None:
+    def show(self, event: Event, run: str) -> None:
+        """Shows an event of the run of that name."""
         if not self.events:
             self._begin()
         self.events += 1
         if event.note:
-            self.console.print(f"{_name(event.place)}: {event.note}", highlight=False)
+            self.console.print(f"{_of(run, _name(event.place))}: {event.note}", highlight=False, markup=False)
             return
-        self._count(event)
+        self._count(event, run)
         if self.console.is_jupyter:
             self._notebook()
         elif self.console.is_terminal:
-            self._advance(event)
+            self._advance(event, run)
         elif event.row and (len(self.wanted) <= LINES or self._percent() > self.told or not self.missing):
             self.told = self._percent()
-            self.console.print(f"{_line(event.row)}  {self.progress()}", highlight=False, soft_wrap=True)
+            line = f"{_of(run, _line(event.row))}  {self.progress()}"
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _begin(self) -> None:
         if self.banner:
@@ -122,12 +134,13 @@ class Display:
             self.bars.start()
             self.total = self.bars.add_task("total", total=len(self.wanted), completed=self.begun, where="")
 
-    def _count(self, event: Event) -> None:
+    def _count(self, event: Event, run: str) -> None:
+        key = run, event.place
         if event.row:
-            self.missing.discard(event.place)
-            self.training.pop(event.place, None)
+            self.missing.discard(key)
+            self.training.pop(key, None)
         else:
-            self.training[event.place] = event.done
+            self.training[key] = event.done
         self.clock = self.clock or (time.monotonic(), self._done())
 
     def _done(self) -> float:
@@ -156,22 +169,60 @@ class Display:
         else:
             self.cell.update(bar)
 
-    def _advance(self, event: Event) -> None:
-        levels, level = self.spec.levels, event.place.level
-        key = replace(event.place, level=0)
+    def _advance(self, event: Event, run: str) -> None:
+        spec, level = self.specs[run], event.place.level
+        key = run, replace(event.place, level=0)
         if key not in self.tasks:  # continued runs begin at a later level: only what is left counts for the estimate
-            self.tasks[key] = self.bars.add_task(_short(key), total=levels + 1, completed=level, where="", start=True)
-        finished_branch = event.place.branch != self.spec.start and event.row is not None and level == levels
-        # there may be dozens of branches: only the trunk's bars stay
+            name = escape(_of(run, _short(key[1])))
+            self.tasks[key] = self.bars.add_task(name, total=spec.levels + 1, completed=level, where="", start=True)
+        finished = event.row is not None and level == spec.levels
+        # there may be dozens of branches, and of runs: only the trunk's bars stay, of one run
         self.bars.update(
             self.tasks[key],
             completed=level + event.done,
-            where=f"level {level}/{levels} {100 * event.test_accuracy:.1f} %",
-            visible=not finished_branch,
+            where=f"level {level}/{spec.levels} {100 * event.test_accuracy:.1f} %",
+            visible=not finished or (event.place.branch == spec.start and len(self.specs) == 1),
         )
         if self.total is not None:
             done = len(self.wanted) - len(self.missing)
             self.bars.update(self.total, completed=self._done(), where=f"{done} of {len(self.wanted)} levels")
+
+
+class Display(RunsDisplay):
+    """Shows the events of `experiment.run`."""
+
+    def __init__(self, spec: Spec, console: Console, path: Path, banner: str = ""):
+        """What will be shown: as `RunsDisplay`, of one run and its folder."""
+        super().__init__({"": (spec, path)}, console, banner)
+
+    def __call__(self, event: Event) -> None:
+        """Shows an event."""
+        self.show(event, "")
+
+
+class SweepDisplay(RunsDisplay):
+    """Shows the events of a sweep, called with the spec that each is of."""
+
+    def __init__(self, sweep: Sweep, console: Console, banner: str = ""):
+        """What will be shown: as `RunsDisplay`, runs by the settings in which they differ, or by their letters in
+        `outcome_table` where those are too long for a bar."""
+        labels = run_labels([flatten(spec) for spec in sweep.specs])
+        longest = max(len(_of(label, _short(place))) for label in labels for place in wanted(sweep.specs[0]))
+        if len(set(labels)) < len(labels) or (console.is_terminal and longest > NAMES):
+            letters = LETTERS if len(labels) <= len(LETTERS) else map(str, range(1, len(labels) + 1))
+            labels = [f"run {letter}" for letter in letters][: len(labels)]
+        self.names = {spec.uid: label for spec, label in zip(sweep.specs, labels, strict=True)}
+        runs = {self.names[spec.uid]: (spec, sweep.path / spec.uid) for spec in sweep.specs}
+        super().__init__(runs, console, banner)
+
+    def __call__(self, spec: Spec, event: Event) -> None:
+        """Shows an event of that experiment."""
+        self.show(event, self.names[spec.uid])
+
+
+def _of(run: str, text: str) -> str:
+    """What is said of a run, behind its name where there are several."""
+    return f"{run}  {text}" if run else text
 
 
 def _name(place: Place) -> str:
@@ -411,14 +462,40 @@ def run_list(entries: Iterable[Entry]) -> Iterator[RenderableType]:
     entries = list(entries)
     rows = [(_when(e.begun), e.state, f"{e.done} of {e.wanted}" if e.wanted else "", e.answer) for e in entries]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sweep = ""
     for entry, row in zip(entries, rows, strict=True):
+        if entry.sweep and entry.sweep != sweep:
+            yield Text.assemble((entry.sweep, "bold"), f"  {number_of(entry.runs, 'run')}")
+        sweep, indent = entry.sweep, 4 if entry.sweep else 0
         *cells, answer = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
-        yield Text("  ".join([*cells, answer]).rstrip())
+        yield _indented(Text("  ".join([*cells, answer]).rstrip()), indent)
         name = (entry.name, "bold") if entry.name else ""
-        yield _indented(Text.assemble(name, "  " if name else "", (entry.path.name, "dim" if name else "bold")))
+        folder = (entry.path.name, "dim" if name else "bold")
+        yield _indented(Text.assemble(name, "  " if name else "", folder), indent + 4)
         for line in (", ".join(setting(*pair) for pair in entry.differs.items()), entry.note, entry.error):
             if line:
-                yield _indented(Text(line))
+                yield _indented(Text(line), indent + 4)
+
+
+def outcome_table(outcomes: "pd.DataFrame", settings: Sequence[str]) -> Tables:
+    """What came out of several runs, a line for each.
+
+    Args:
+        outcomes: as `lottery.analysis.outcomes` has it.
+        settings: those in which they differ, which are columns of it.
+    """
+    dense = measure(EARLY)
+    letters = LETTERS if len(outcomes) <= len(LETTERS) else ()
+    headings = [*([""] if letters else []), *(setting_label(name) for name in settings), "dense\n(%)", "answer"]
+    rows: list[list[Cell]] = []
+    for i, row in enumerate(outcomes.to_dict("records")):
+        cells = [
+            *letters[i : i + 1],
+            *(setting_value(row[name]) for name in settings),
+            dense.text(row["dense_accuracy"]),
+        ]
+        rows.append([*([cell] for cell in cells), [row["answer"] if row["finished"] else "not finished"]])
+    return Tables("", [Part("", headings, rows)], left=len(headings))
 
 
 def comparison(runs: Sequence[Run]) -> str:
@@ -435,5 +512,5 @@ def _when(begun: str) -> str:
     return f"{datetime.fromisoformat(begun).astimezone():%Y-%m-%d %H:%M}" if begun else ""
 
 
-def _indented(text: Text) -> Padding:
-    return Padding(text, (0, 0, 0, 4), expand=False)
+def _indented(text: Text, by: int) -> Padding:
+    return Padding(text, (0, 0, 0, by), expand=False)

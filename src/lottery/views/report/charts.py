@@ -34,6 +34,7 @@ from lottery.views.measures import (
     colour,
     cost_lines,
     measure,
+    run_colour,
     run_name,
     significant,
     ticks,
@@ -94,6 +95,9 @@ class Shown:
     progress: str = ""
     """How far it has come, in a sentence; empty once it is finished."""
 
+    count: int = 1
+    """How many runs the page has."""
+
     @property
     def branches(self) -> list[str]:
         return branches_of(self.levels)
@@ -115,11 +119,16 @@ class Shown:
 
     def ink(self, branch: str) -> str:
         """The branch's own colour; where there are several runs, the run's."""
-        return COLOURS[self.index] if self.letter else colour(branch)
+        return run_colour(self.index, self.count) if self.letter else colour(branch)
 
     def dash(self, branch: str) -> str:
         """The branch's kind of line where a colour is a run's."""
         return DASHES[self.branches.index(branch) % len(DASHES)] if self.letter else "solid"
+
+    @property
+    def shade(self) -> Trace:
+        """How opaque the band of each of so many runs is."""
+        return {"opacity": min(0.15, 0.6 / self.count)}
 
     def trace(self, branch: str, **more: Any) -> Trace:
         """A line of that branch; the legend finds it by `meta`."""
@@ -200,7 +209,7 @@ def against_density(shown: Sequence[Shown], levels: Sequence[int], name: str, co
             x = rounded(100 * part["density"])
             mean, low, high = (rounded(m.factor * part[end]) for end in ("mean", "min", "max"))
             if len(x) > 1:
-                bands.append(s.trace(branch, **band(x, low, high, s.ink(branch))))
+                bands.append(s.trace(branch, **band(x, low, high, s.ink(branch)) | s.shade))
             points = part.to_dict("records")
             each = curve(s.levels, column, branch)
             text = [_hover(m, point["mean"], each[point["level"]].dropna()) for point in points]
@@ -295,7 +304,7 @@ def training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> l
                 drawn = chart.by_level[levels.index(level)]
                 drawn += [_curve(s, one, m, column, every, arrays) for _, one in part.groupby(["replicate", "draw"])]
                 if level == 0:
-                    grey = {"line": {"color": "dense", "dash": DASHES[s.index], "width": 1}}
+                    grey = {"line": {"color": "dense", "dash": DASHES[s.index % len(DASHES)], "width": 1}}
                     chart.traces += [line | grey for line in drawn if line["meta"] == s.key(branch)]
             for trace, level, words in _stops(s, m, AT_EARLY_STOP[column]):
                 chart.by_level[levels.index(level)].append(trace)

@@ -56,7 +56,7 @@ def between(shown: Sequence[Shown], levels: Sequence[int]) -> Section:
         for s, c in zip(others, comparisons, strict=True)
         if c.contrast
     ]
-    said = together(found, [s.called for s in others], first.called)
+    said = together(found, [s.letter if len(others) > 3 else s.called for s in others], first.called)
     return _section("runs", said, details, lines, marks_of(shown, levels))
 
 
@@ -93,7 +93,7 @@ def _chart(name: str, m: ContrastMeasure, lines: Sequence[_Line], marks: list[li
         ink = line.shown.ink(line.branch)
         if len(wide := table.dropna(subset=["joint_low"])) > 1:
             area = band(rounded(100 * wide["density"]), rounded(wide["joint_low"]), rounded(wide["joint_high"]), ink)
-            bands.append(line.shown.trace(line.branch, **area))
+            bands.append(line.shown.trace(line.branch, **area | line.shown.shade))
         whiskers = {"type": "data", "symmetric": False, "thickness": 1.2, "width": 3}
         whiskers |= {
             "array": rounded(table["high"] - table["mean"]),

@@ -22,9 +22,11 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from lottery.analysis.answer import answer_of, awaited_of, margin_of, share
-from lottery.analysis.frames import densities, trunk_of
+from lottery.analysis.frames import curve, densities, trunk_of
+from lottery.analysis.listing import brief
 from lottery.analysis.progress import time_left
 from lottery.analysis.speed import slower
+from lottery.analysis.verdicts import accuracy_column
 from lottery.errors import LotteryError
 from lottery.runs import timings
 from lottery.runs.rows import Place
@@ -32,6 +34,7 @@ from lottery.runs.store import Run, write
 from lottery.spec import PRESETS, OwnLoop, Spec, differing
 from lottery.views.measures import (
     COMPARED,
+    EARLY,
     LETTERS,
     Comparison,
     TableRow,
@@ -45,6 +48,7 @@ from lottery.views.measures import (
     missing_of,
     own_columns,
     rules,
+    run_colour,
     run_labels,
     run_settings,
     setting_label,
@@ -58,6 +62,10 @@ from lottery.words import method_name, number_of
 
 REFRESH = 30
 """Seconds after which the page of a run that is not finished loads itself again."""
+
+FEW = 6
+"""Most runs of a page that has everything of each. With more, what is no comparison of runs is left to their own pages:
+their tickets' anatomy and their controls, whose curves the legend hides at first."""
 
 TABLE = ("early_stop_iteration", "test_accuracy_early_stop", "test_accuracy", "train_accuracy", "seconds")
 """Columns of the table of all levels."""
@@ -115,12 +123,13 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     arrays = Arrays()
     overview = [charts.against_density(finished, levels, *chart) for chart in charts.OVERVIEW.items()]
     training = charts.training(finished, levels, arrays)
-    tickets = [layers.tickets(s, levels) for s in finished]
+    alone = finished if len(shown) <= FEW else []
+    tickets = [layers.tickets(s, levels) for s in alone]
     cost = [charts.against_density(finished, levels, "seconds", "seconds")]
     inference = [(s, levels_of) for s in finished if (levels_of := timings.read(s.run))]
     uses = [(charts.inference(*pair), _uses(*pair)) for pair in inference]
     between = compare.between(shown, levels) if len(shown) > 1 else None
-    controls = [(s, section) for s in finished if (section := compare.within(s, levels))]
+    controls = [(s, section) for s in alone if (section := compare.within(s, levels))]
     differences = [c for section in (between, *(section for _, section in controls)) if section for c in section.charts]
     overview, training, cost = ([c for c in some if c.traces] for some in (overview, training, cost))
     drawn = [*differences, *overview, *training, *(c for t in tickets for c in (*t.charts, *t.weights)), *cost]
@@ -132,6 +141,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
         "charts": {chart.name: asdict(chart) for chart in drawn},
         "arrays": arrays.packed,
         "levels": [_level_label(finished, level) for level in levels],
+        "hidden": [s.key(branch) for s in shown if len(shown) > FEW for branch in s.branches[1:]],
     }
     here = files("lottery.views.report")
     style, script = ((here / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
@@ -141,7 +151,8 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     environment.filters["unbroken"] = _unbroken
     return environment.get_template("report.html").render(
         shown=shown,
-        title=" and ".join(s.run.path.name for s in shown),
+        title=f"{len(shown)} runs compared" if len(shown) > FEW else " and ".join(s.run.path.name for s in shown),
+        few=FEW,
         between=between,
         controls=controls,
         heading_text=f"{len(shown)} runs compared" if len(shown) > 1 else describe(shown[0].run.spec),
@@ -174,9 +185,10 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
             for rule in rules({v.name for v in found.values()}, s.margin)
         ],
         claims=claims,
-        differing=[
-            (setting_label(name), [setting_value(each.get(name, "–")) for each in settings])
-            for name in differing(settings)
+        differing=[setting_label(name) for name in differing(settings)],
+        runs=[
+            _outcome(s, [each.get(name, "–") for name in differing(settings)])
+            for s, each in zip(shown, settings, strict=True)
         ],
         provenance=[_provenance(s) for s in shown],
         data=Markup(_json(data)),
@@ -184,6 +196,19 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
         style=Markup(style),
         script=Markup(script),
     )
+
+
+def _outcome(s: Shown, settings: Sequence[Any]) -> dict[str, Any]:
+    """A run's row in the table of what differs, and of what came out."""
+    known = not s.levels.empty and bool((s.levels["level"] == 0).any())
+    dense = curve(s.levels, accuracy_column(s.levels))[0].mean() if known else float("nan")
+    return {
+        "letter": s.letter,
+        "colour": run_colour(s.index, s.count),
+        "settings": [setting_value(value) for value in settings],
+        "dense": measure(EARLY).text(dense),
+        "answer": "not finished" if s.awaited else brief(s.answer, s.levels),
+    }
 
 
 def describe(spec: Spec) -> str:
@@ -215,7 +240,7 @@ def _contents(
     if finished:
         yield "training", "Training"
         yield from each("controls", "Tickets against their controls", (s for s, _ in controls))
-        yield from each("anatomy", "Anatomy of a ticket", finished)
+        yield from each("anatomy", "Anatomy of a ticket", finished if len(shown) <= FEW else [])
         yield from (("cost", "Cost"), ("table", "All levels"))
     yield from each("claims", "The paper’s claims", (s for s, _ in claims))
     yield from each("provenance", "Where it comes from", shown)
@@ -237,6 +262,7 @@ def _show(run: Run, index: int, labels: Sequence[str], margin: float | None) -> 
         letter=LETTERS[index] if len(labels) > 1 else "",
         label=labels[index],
         index=index,
+        count=len(labels),
         levels=levels,
         answer=answer_of(run, margin),
         margin=margin_of(run, levels, margin),
@@ -253,6 +279,9 @@ def _json(value: object) -> str:
 def _level_label(shown: Sequence[Shown], level: int) -> str:
     """What the slider says there."""
     by_run = [(s.letter, densities(s.levels).get(level)) for s in shown]
+    if len(shown) > FEW:
+        ends = [share(end(d for _, d in by_run if d is not None)) for end in (max, min)]
+        return f"{level}, {' to '.join(dict.fromkeys(ends))} of the weights"
     return f"{level}, " + ", ".join(f"{x} {share(d)}".strip() for x, d in by_run if d is not None) + " of the weights"
 
 

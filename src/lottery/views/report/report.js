@@ -182,7 +182,7 @@ const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
 sessionStorage.removeItem(KEPT);
 if (slider && kept?.level) slider.value = kept.level;
 for (const button of document.querySelectorAll("[data-key][aria-pressed]"))
-  if (kept?.hidden.includes(button.dataset.key)) button.click();
+  if ((kept?.hidden ?? page.hidden).includes(button.dataset.key)) button.click();
 dark.addEventListener("change", drawAll);
 narrow.addEventListener("change", drawAll);
 
