@@ -942,7 +942,9 @@ def _report(command: ReportCommand, console: Console) -> None:
     alone = runs[0].path / "report.html" if len(runs) == 1 else command.runs_dir / "comparison.html"
     alone = one.path / sweep.REPORT if one and len(swept) == 1 else alone
     path = api.report(runs, command.output or alone, command.margin)
-    if len(runs) > 1:
+    if one and len(swept) == 1:
+        console.print(terminal.outcome_table(one.table(command.margin), one.settings))
+    elif len(runs) > 1:
         console.print(terminal.comparison([run.now() for run in runs]), highlight=False, markup=False, soft_wrap=True)
     console.print(f"report:  {path}", highlight=False, markup=False, soft_wrap=True)
 
