@@ -657,7 +657,7 @@ def test_a_bar_begins_where_its_level_goes_on_and_never_goes_back(
                     raise Stopped
                 display(event)
                 key = replace(event.place, level=0)
-                bars.setdefault(key, []).append(display.bars.tasks[display.tasks[key]].completed)
+                bars.setdefault(key, []).append(display.bars.tasks[display.tasks["", key]].completed)
 
             lottery.run(spec, runs_dir=tmp_path, engine="torch", progress=show)
         assert all(values == sorted(values) for values in bars.values())

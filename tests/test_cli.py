@@ -102,7 +102,7 @@ def test_a_folder_name_is_no_markup(finished: Path, tmp_path: Path) -> None:
         ),
         (["run", "quickstart", "--levels"], "Missing value for argument '--levels'"),
         (["figures", "x", "--format", "gif"], "invalid choice 'gif' for argument '--format'"),
-        (["rn"], "Unrecognized options: rn; Available subcommands: run, reproduce"),
+        (["rn"], "Unrecognized options: rn; Available subcommands: run, sweep, reproduce"),
         (
             ["run", "quickstart", "--levels", "2000000000"],
             "levels = 2000000000: must be 0 (the dense network alone) or",

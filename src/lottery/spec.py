@@ -619,7 +619,7 @@ def load(preset_or_path: str | Path) -> Spec:
     if preset_or_path in PRESETS:
         return PRESETS[str(preset_or_path)]
     path = Path(preset_or_path)
-    return _at(path, Spec.from_toml(_text(path), source=str(path)))
+    return _at(path, Spec.from_toml(_text(preset_or_path), source=str(path)))
 
 
 def load_all(preset_or_path: str | Path) -> list[Spec]:
@@ -631,7 +631,7 @@ def load_all(preset_or_path: str | Path) -> list[Spec]:
     """
     check_type("preset", preset_or_path, Path)
     path = Path(preset_or_path)
-    if preset_or_path in PRESETS or SWEEP not in _table(path):
+    if preset_or_path in PRESETS or SWEEP not in _table(preset_or_path):
         return [load(preset_or_path)]
     with _parsing(_text(path), str(path)) as table:
         grid = table.pop(SWEEP)
@@ -639,8 +639,8 @@ def load_all(preset_or_path: str | Path) -> list[Spec]:
         return [_at(path, spec) for spec in combinations(table, dict(_leaves(grid)))]
 
 
-def _table(path: Path) -> dict[str, Any]:
-    with _parsing(_text(path), str(path)) as table:
+def _table(given: str | Path) -> dict[str, Any]:
+    with _parsing(_text(given), str(given)) as table:
         return table
 
 
@@ -686,10 +686,11 @@ def check_count(runs: int) -> None:
     _require(runs <= RUNS, SWEEP, f"{runs:,} combinations", f"at most {RUNS}: give fewer values")
 
 
-def _text(path: Path) -> str:
+def _text(given: str | Path) -> str:
     """Of a spec's file. Raises LotteryError where there is none."""
+    path = Path(given)
     if not (path.suffix == ".toml" or os.path.isfile(path)):  # unlike Path's, no error for a name that no file can have
-        raise LotteryError(known("preset", str(path), PRESETS) + ", or give the path of a .toml file")
+        raise LotteryError(known("preset", str(given), PRESETS) + ", or give the path of a .toml file")
     try:
         return read_bytes(path, FILE).decode("utf-8")
     except UnicodeDecodeError as error:
