@@ -416,12 +416,13 @@ def test_dark_and_paper(browser: webdriver.Chrome, finished: Path, tmp_path: Pat
 def test_two_runs_are_laid_over_each_other(browser: webdriver.Chrome, finished: Path, tmp_path: Path) -> None:
     other = small(tmp_path, levels=1, seed=7)
     visit(browser, write([finished, other], tmp_path))
-    rows = [row.text.split() for row in browser.find_elements(By.CSS_SELECTOR, "#differences tbody tr")]
-    assert ["seed", "0", "7"] in rows
-    assert ["iterations", "30", "20"] in rows
-    assert ["branches", "reinit:2", "none"] in rows
+    heads = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#differences thead th")]
+    cells = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#differences tbody > tr > *")]
+    first, second = (dict(zip(heads, row, strict=True)) for row in (cells[: len(heads)], cells[len(heads) :]))
+    for name, values in (("", "A B"), ("seed", "0 7"), ("iterations", "30 20"), ("branches", "reinit:2 none")):
+        assert [first[name], second[name]] == values.split()
     spec, there = Run(finished).spec, Run(other).spec
-    names = [row.text for row in browser.find_elements(By.CSS_SELECTOR, "#differences tbody th")]
+    names = heads[1:-2]
     assert names == [setting_label(name) for name in spec.differences(there)]
     keys = [key.text for key in browser.find_elements(By.CSS_SELECTOR, ".legend button")]
     ours, theirs = run_labels([run_settings(Run(path)) for path in (finished, other)])
