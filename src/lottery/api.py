@@ -65,6 +65,7 @@ def run(
     engine: str = "auto",
     device: str = "auto",
     jobs: int = 1,
+    keep: str = "all",
     name: str = "",
     log: str | Tracker | Sequence[str | Tracker] | None = None,
     progress: bool | Callable[[experiment.Progress], None] = True,
@@ -92,9 +93,9 @@ def run(
             has room for, on machines that need no folder in common.
 
     Raises:
-        LotteryError: before any work is done, for bad settings, missing data, no such cluster, or a run directory that
-            is in use, is damaged, or was begun with other settings; and naming replicate, level and iteration for a
-            loss that is not finite.
+        LotteryError: before any work is done, for bad settings, missing data, no such cluster, more of a replicate
+            whose files were dropped, or a run directory that is in use, is damaged, or was begun with other settings;
+            and naming replicate, level and iteration for a loss that is not finite.
     """
     if not (isinstance(progress, bool) or callable(progress)):
         raise LotteryError(f"progress = {shown(progress)}: must be True, False, or a function of one Progress")
@@ -126,6 +127,7 @@ def run(
             engine=engine,
             device=device,
             jobs=jobs,
+            keep=keep,
             name=name,
             progress=tell,
             cluster=cluster,

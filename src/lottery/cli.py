@@ -145,6 +145,11 @@ class RunCommand:
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Replicates trained at once, one process and one thread each."""
 
+    keep: Literal["all", "tickets", "rows"] = "all"
+    """What stays of a replicate once all its levels are finished: all; tickets, without the trained weights; or rows,
+    the table and the histories alone. What is dropped cannot be had back, nor can such a replicate have more levels or
+    branches."""
+
     name: str = ""
     """What you call this run: kept with it, and taken wherever a run is to be named."""
 
@@ -403,6 +408,9 @@ def main(arguments: list[str] | None = None) -> int:
             names = [name.strip() for name in command.only.split(",") if name.strip()] or plots.FIGURES
             for path in plots.save(run, names, command.format, command.width):
                 console.print(f"figure:  {path}", highlight=False, markup=False, soft_wrap=True)
+            for words in run.dropped_in_words():
+                note = f"dropped: {words}; pictures of weights are of other replicates alone, or left out"
+                console.print(note, highlight=False, markup=False, soft_wrap=True)
         elif isinstance(command, ExportCommand):
             _export(command, console)
         elif isinstance(command, BenchCommand):
@@ -773,10 +781,12 @@ def _run(command: RunCommand, console: Console) -> None:
             engine=command.engine,
             device=command.device,
             jobs=command.jobs,
+            keep=command.keep,
             name=command.name,
             progress=progress,
             cluster=_cluster(command),
         )
+    run = run.now()  # read once for all that is shown
     from lottery.views import plots  # matplotlib takes most of a second to import
 
     figures = plots.save(run, ("accuracy", "layers"))
@@ -785,10 +795,11 @@ def _run(command: RunCommand, console: Console) -> None:
     if not display.events:
         console.print("complete already: nothing was left to train")
     console.print(
+        *(f"dropped: {words}; another --keep does not bring that back" for words in run.dropped_in_words()),
         f"table:   {run.path / 'levels.csv'}",
         *(f"figure:  {p}" for p in figures),
         *(f"log:     {where}" for where in logs.where.values()),
-        f"report:  {current.write()}",
+        f"report:  {current.write() if display.events else current.kept(run)}",
         f"next:    {_next(spec, run.path.name)}",
         sep="\n",
         soft_wrap=True,
@@ -837,6 +848,16 @@ class CurrentReport:
         self.write()
         now = time.monotonic()
         self.next = now + max(self.first, 50 * (now - begun))
+
+    def kept(self, run: store.Run) -> str:
+        """The path of the one that is there, if it shows this run as it is now, else `write`."""
+        from lottery.analysis.progress import state_of  # pandas takes half a second to import
+
+        page = self.run / "report.html"
+        with suppress(OSError), page.open("rb") as file:
+            if state_of([run], self.margin).encode() in file.read(1000):
+                return str(page)
+        return self.write()
 
     def write(self) -> str:
         """Writes it and returns its path, or why there is none: no picture is worth the run that it shows."""

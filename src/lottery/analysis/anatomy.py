@@ -5,9 +5,10 @@ channels. A hidden unit is dead if nothing leads to it or nothing leads on from 
 Which units are dead is known where the order of the layers is.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, zip_longest
+from itertools import zip_longest
 
 import numpy as np
 
@@ -97,7 +98,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The trunk's tickets of one level, of all replicates that have it."""
+    """The trunk's tickets of one level, of all replicates that have it and have dropped nothing."""
 
     level: int
     replicates: int
@@ -119,10 +120,15 @@ class Anatomy:
 
 
 def anatomy(run: Run, level: int) -> Anatomy:
-    """Of one level of the trunk. Raises LotteryError if no replicate has it, or a file is damaged."""
-    saved = [run.read(place) for place in _trunk(run) if place.level == level]
+    """Of one level of the trunk. Raises LotteryError if no replicate has it, or a file is damaged; Dropped if --keep
+    has dropped it in all of them."""
+    return _anatomy(run, level, [place for place in _trunk(run) if place.level == level])
+
+
+def _anatomy(run: Run, level: int, places: Sequence[Place]) -> Anatomy:
+    saved = [run.read(place) for place in places]
     if not saved:
-        saved = [run.load(run.spec.start, 0, level)]  # which says that it is missing
+        saved = [run.load(run.spec.start, 0, level)]  # which says that it is missing, or dropped
     network = run.network
     between = {name: _between(network, saved, name) for name in network.prunable}
     dead = {
@@ -140,13 +146,17 @@ def anatomy(run: Run, level: int) -> Anatomy:
 
 
 def _trunk(run: Run) -> list[Place]:
-    return [row.place for row in run.rows() if row.place.branch == run.spec.start]
+    """The trunk's levels that are whole."""
+    return [r.row.place for r in run.records() if r.row.place.branch == run.spec.start and not r.dropped]
 
 
 def anatomies(run: Run) -> Iterator[Anatomy]:
-    """Of every level of the trunk, one after the other: the weights of all of them together may not fit in memory."""
-    levels = sorted({place.level for place in _trunk(run)})
-    return (anatomy(run, level) for level in levels)
+    """Of every level of the trunk, one after the other: the weights of all of them together may not fit in memory. Of a
+    level that --keep has dropped in all replicates there is none."""
+    by_level: dict[int, list[Place]] = defaultdict(list)
+    for place in _trunk(run):
+        by_level[place.level].append(place)
+    return (_anatomy(run, level, by_level[level]) for level in sorted(by_level))
 
 
 def _between(network: Network, saved: Sequence[SavedLevel], name: str) -> np.ndarray:
@@ -218,13 +228,19 @@ def _reads(shape: Sequence[int], inputs: Sequence[int]) -> bool:
 
 def overlap(masks: Sequence[Masks]) -> Overlap | None:
     """Over all pairs of these masks; None where there is no pair."""
-    shares, chances = [], []
-    for a, b in combinations(masks, 2):
-        weights = sum(int(a[name].sum()) + int(b[name].sum()) for name in a) / 2
-        if not weights:
-            continue
-        shares.append(sum(int((a[name] & b[name]).sum()) for name in a) / weights)
-        chances.append(sum(int(a[name].sum()) * int(b[name].sum()) / a[name].size for name in a) / weights)
+    bits = {name: np.array([np.packbits(each[name]) for each in masks]) for name in masks[0]} if masks else {}
+    counts = {name: np.array([int(each[name].sum()) for each in masks]) for name in bits}
+    kept = sum(counts.values(), np.zeros(len(masks), int))
+    shares: list[float] = []
+    chances: list[float] = []
+    for i in range(len(masks)):  # against all that follow
+        weights = (kept[i] + kept[i + 1 :]) / 2
+        some = weights > 0
+        none = np.zeros(len(weights))
+        shared = sum((np.bitwise_count(each[i] & each[i + 1 :]).sum(axis=1) for each in bits.values()), none)
+        chance = sum((n[i] * n[i + 1 :] / masks[0][name].size for name, n in counts.items()), none)
+        shares += (shared[some] / weights[some]).tolist()
+        chances += (chance[some] / weights[some]).tolist()
     if not shares:
         return None
     return Overlap(float(np.mean(shares)), min(shares), max(shares), float(np.mean(chances)), len(shares))

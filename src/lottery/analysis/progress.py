@@ -1,9 +1,12 @@
 """How far a run has come, and how long the rest will take."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from lottery.analysis.answer import awaited_of
+from lottery.runs import files, timings
 from lottery.runs.rows import Place, Row
 from lottery.runs.store import Run
 
@@ -46,3 +49,18 @@ def time_left(run: Run) -> float | None:
     """`seconds_left` of a run that goes on as its last session does."""
     jobs = run.info["sessions"][-1].get("jobs", 1) if run.info["sessions"] else 1
     return seconds_left(awaited_of(run), run.rows(), run.spec.start, jobs)
+
+
+def state_of(runs: Sequence[Run], margin: float | None) -> str:
+    """A digest of all that the page of these runs shows, but for the sessions in which nothing was trained: while it is
+    the same, so is the page.
+
+    Args:
+        runs: of one moment.
+        margin: as `write_report` has it.
+    """
+    parts: list[object] = [version("lottery"), margin]
+    for run in runs:
+        measured = files.read(timings.path_of(run)) if files.there(timings.path_of(run)) else b""
+        parts += [run.identity, run.spec.to_table(), run.name, run.note, run.records(), measured]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -2,6 +2,7 @@
 missing."""
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from lottery import criteria, engines, models
 from lottery.data import DATASETS, SCALINGS, Raw, dataset, load
 from lottery.errors import LotteryError, check_type, known, shown
 from lottery.models import Network
-from lottery.runs import away, checkpoints, code, files, runners, store
+from lottery.runs import away, checkpoints, code, files, rows, runners, store
 from lottery.runs.cluster import Ray, connect
 from lottery.runs.machine import this_session
 from lottery.runs.replicate import Progress as Progress
@@ -89,6 +90,7 @@ def run(
     engine: str = "auto",
     device: str = "auto",
     jobs: int = 1,
+    keep: str = "all",
     name: str = "",
     progress: Callable[[Progress], None] | None = None,
     cluster: Ray | None = None,
@@ -103,6 +105,9 @@ def run(
     replicates train in as many processes, and so do the branches of those that are trained (a script then needs the
     usual `if __name__ == "__main__":`); with `cluster`, they train there.
 
+    `keep` is what stays of a replicate once all its levels are finished: all; tickets, without the trained weights; or
+    rows, with the histories alone. It cannot be had back, and such a replicate has no more levels or branches.
+
     Raises LotteryError, before any work is done, for bad settings, missing data, or a run directory that is in use, is
     damaged, or was begun with other settings; and LotteryError naming replicate, level and iteration if a loss is not
     finite.
@@ -112,7 +117,7 @@ def run(
     check_type("spec", spec, Spec)
     check_type("runs_dir", runs_dir, Path)
     wanted = Wanted(spec, Path(runs_dir) / spec.uid, name, progress)
-    return run_all([wanted], data_dir=data_dir, engine=engine, device=device, jobs=jobs, cluster=cluster)[0]
+    return run_all([wanted], data_dir=data_dir, engine=engine, device=device, jobs=jobs, keep=keep, cluster=cluster)[0]
 
 
 def run_all(
@@ -122,6 +127,7 @@ def run_all(
     engine: str = "auto",
     device: str = "auto",
     jobs: int = 1,
+    keep: str = "all",
     cluster: Ray | None = None,
 ) -> list[Run]:
     """Runs what is missing of several experiments at once, as `run` does of one, and returns their run directories.
@@ -135,6 +141,7 @@ def run_all(
         engine: what trains.
         device: where.
         jobs: chains at once, in processes here.
+        keep: as in `run`, of each.
         cluster: where they train instead: as many at once as it has room for.
 
     Raises:
@@ -144,6 +151,9 @@ def run_all(
         check_type("data_dir", data_dir, Path)
     for argument, value, kind in (("engine", engine, str), ("device", device, str), ("jobs", jobs, int)):
         check_type(argument, value, kind)
+    check_type("keep", keep, str)
+    if keep not in store.KEEP:
+        raise LotteryError(known("keep", keep, store.KEEP))
     if not 1 <= jobs <= 10_000:
         raise LotteryError(f"jobs = {shown(jobs)}: must be at least 1, and at most 10,000")
     if cluster is not None:
@@ -162,7 +172,7 @@ def run_all(
             data = ready.wanted.spec.data.name
             if data not in raws:
                 raws[data] = load(data, Path(data_dir) if data_dir else None)
-            begun.append(ready.begin(raws[data], jobs))
+            begun.append(ready.begin(raws[data], jobs, keep))
         chains = [(work, place) for work in begun for place in work.unfinished]
         if there:
             shared = {name: there.share(raw) for name, raw in raws.items()}
@@ -187,8 +197,8 @@ class _Checked:
     engine: str
     device: str
 
-    def begin(self, raw: Raw, jobs: int) -> "_Begun":
-        """Begins or opens the run, whose lock is held, and reads all that is there."""
+    def begin(self, raw: Raw, jobs: int, keep: str) -> "_Begun":
+        """Begins or opens the run, whose lock is held, reads all that is there, and drops what is not to be kept."""
         wanted, used = self.wanted, self.used
         images = {"train": len(raw.train_labels), "test": len(raw.test_labels)}
         binding = {"engine": self.engine, "device": self.device, "data": raw.sha256, "images": images}
@@ -200,11 +210,18 @@ class _Checked:
         run = Run.begin(wanted.path, spec, binding, session, wanted.name)
         run.clean()
         for place in run.places():
-            run.read(place)  # all of it, first: nothing is built upon damage, nor called complete
+            run.check(place)  # all of it, first: nothing is built upon damage, nor called complete
         for place in run.places(ending=files.PARTIAL):
             checkpoints.reached(run, place)
         run.write_table()
-        return _Begun(wanted, run, spec, self.engine, self.device, run.unfinished(spec))
+        left: dict[int, set[Place]] = defaultdict(set)
+        for place in rows.wanted(run.spec):
+            if not run.has(place):
+                left[place.replicate].add(place)
+        for replicate in range(run.spec.replicates):
+            if replicate not in left and (keep != "all" or run.dropped(replicate)):
+                run.drop(replicate, keep)
+        return _Begun(wanted, run, spec, self.engine, self.device, keep, run.unfinished(spec), left)
 
 
 def _check_wanted(wanted: Wanted, engine: str, device: str, workers: bool) -> _Checked:
@@ -239,8 +256,12 @@ class _Begun:
     spec: Spec
     engine: str
     device: str
+    keep: str
+    """Of `store.KEEP`."""
     unfinished: list[Place]
     """Where its chains go on."""
+    left: dict[int, set[Place]]
+    """Replicate -> the levels that it lacks, of all that the run was ever to have."""
 
     def heard(self, event: Progress) -> None:
         """Notes what was finished, and tells who listens."""
@@ -248,7 +269,11 @@ class _Begun:
         if event.row:
             if not (path / "run.json").is_file():  # to save a level is to make its folders
                 raise LotteryError(f"{path} was deleted or moved while it was worked on: run again to make it anew")
-            self.run.write_table()
+            if event.place in (left := self.left[event.place.replicate]):  # else it was told before
+                left.remove(event.place)
+                self.run.append(event.row)
+            if self.keep != "all" and not left:
+                self.run.drop(event.place.replicate, self.keep)
         if self.wanted.progress:
             self.wanted.progress(event)
 

@@ -155,13 +155,14 @@ def check_target(path: Path) -> None:
         raise LotteryError(f"{path} is no regular file: name another one")
 
 
-def write(path: Path, data: bytes) -> None:
-    """All of it or nothing, on disk when this returns; leaves a file that already says so alone."""
+def write(path: Path, data: bytes, through: Path | None = None) -> None:
+    """All of it or nothing, on disk when this returns; leaves a file that already says so alone. Until it is whole it
+    is in the folder `through`, of the same disk: its own if None."""
     with suppress(LotteryError):
         if there(path) and read(path) == data:
             return
     with _named(path):
-        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=through or path.parent)
         try:
             os.close(handle)
             _fill(Path(temporary), data)
@@ -171,6 +172,15 @@ def write(path: Path, data: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)  # a full disk should not be kept full
             raise
         _sync(path.parent)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Adds to the end of a file that is there, for what can be made anew: a process that is killed may leave half of
+    it. Raises FileNotFoundError where there is none."""
+    with _named(path):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+        with open(handle, "ab") as file:
+            file.write(data)
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -438,7 +438,7 @@ class _Replicate:
             )
         self.run.save(saved)
         LevelCheckpoint(self.run, place, start).remove()
-        self.run.write_table()
+        self.run.append(saved.row)
         return saved.trained
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -83,14 +83,20 @@ class Row:
         """The inverse of `to_json`; a column that an older row lacks is empty. Raises KeyError or TypeError for rows
         without an address, density or iterations, or with something else than a number where one belongs."""
         place = Place(value["branch"], value["replicate"], value["level"], value.get("draw", 0))
-        densities = {name.removeprefix(DENSITY): v for name, v in value.items() if name.startswith(DENSITY)}
-        recorded = {name: v for name, v in value.items() if name not in COLUMNS and not name.startswith(DENSITY)}
-        known = {name: value[name] for name in _FIELDS if name in value}
-        numbers = {**known, "engine": 0, **densities}
-        empty = set(known) - {"density", "iterations"}
-        for name, number in numbers.items():
-            if not isinstance(number, int | float) and not (number is None and name in empty):
+        known: dict[str, Any] = {}
+        densities: dict[str, Any] = {}
+        recorded: dict[str, Any] = {}
+        for name, number in value.items():
+            if name in _FIELDS:
+                known[name] = number
+            elif name.startswith(DENSITY):
+                densities[name] = number
+            elif name not in COLUMNS:
+                recorded[name] = number
+        for name, number in (*known.items(), *densities.items()):
+            if not (isinstance(number, int | float) or name == "engine" or (number is None and name in _EMPTY)):
                 raise TypeError(f"{name} = {number!r} is no number")
+        densities = {name.removeprefix(DENSITY): density for name, density in densities.items()}
         return Row(place, densities=densities, recorded=recorded, **known)
 
 
@@ -115,27 +121,33 @@ COLUMNS = (
 
 DENSITY = "density:"
 
-_FIELDS = tuple(f.name for f in fields(Row) if f.name not in ("place", "densities", "recorded"))
+_FIELDS = dict.fromkeys(f.name for f in fields(Row) if f.name not in ("place", "densities", "recorded"))
+_EMPTY = set(_FIELDS) - {"density", "iterations"}
+"""Fields that may be None."""
 
 
-def wanted(spec: Spec) -> Iterator[Place]:
-    """The places of all levels that `spec` asks for, the trunk's first. Branches have no level 0: the dense network is
-    the trunk's."""
+def wanted(spec: Spec, replicates: Iterable[int] | None = None) -> Iterator[Place]:
+    """The places of all levels that `spec` asks for, or of some replicates, the trunk's first. Branches have no level
+    0: the dense network is the trunk's."""
     for branch, draws in {spec.start: 1, **spec.draws}.items():
         for draw in range(draws):
-            for replicate in range(spec.replicates):
+            for replicate in range(spec.replicates) if replicates is None else replicates:
                 for level in range(0 if branch == spec.start else 1, spec.levels + 1):
                     yield Place(branch, replicate, level, draw)
 
 
-def to_csv(rows: Iterable[Row]) -> str:
-    """The text of levels.csv."""
-    records = [row.to_json() for row in rows]
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """The columns of a levels.csv of these rows."""
+    return [*dict.fromkeys([*COLUMNS, *(name for row in rows for name in row.to_json())])]
+
+
+def to_csv(rows: Sequence[Row], columns: Sequence[str] = ()) -> str:
+    """The text of levels.csv; or lines for one that has these columns. Raises ValueError for a row with others."""
     out = io.StringIO()
-    names = dict.fromkeys([*COLUMNS, *(name for record in records for name in record)])
-    writer = csv.DictWriter(out, list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
+    writer = csv.DictWriter(out, columns or columns_of(rows), lineterminator="\n")
+    if not columns:
+        writer.writeheader()
+    writer.writerows(row.to_json() for row in rows)
     return out.getvalue()
 
 

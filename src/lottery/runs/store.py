@@ -4,7 +4,8 @@
                                with, versions and machine of each session, its name and note if it was given any,
                                checksum of all that
     <run>/spec.toml            the spec again, to copy and edit (derived: written from run.json, never read for it)
-    <run>/levels.csv           a row for each level, see `lottery.runs.rows` (derived: rebuilt from the levels)
+    <run>/levels.csv           a row for each level, see `lottery.runs.rows` (derived: rebuilt from the levels, in their
+                               order, when a run is begun and when it ends; meanwhile a row is added for each)
     <run>/code/                what `use` named, if anything: see `lottery.runs.code`
     <run>/figures/             pictures (derived)
     <run>/inference.json       what it costs to use its tickets, where that was measured: see `lottery.runs.timings`
@@ -15,7 +16,8 @@
         early.safetensors      of a dense level that tickets are rewound into: its weights at that iteration, and the
                                optimizer's state as optimizer:<slot>:<name>
         level.json             the run that it belongs to, the row for levels.csv (with its place), the SHA-256 of the
-                               other files, the processor's instructions, checksum of all that
+                               other files, the processor's instructions, which of the files were dropped on purpose,
+                               checksum of all that
 
     <run>/<branch>/replicate-<r>/level-<l>.partial     a level that is being trained, see `lottery.runs.checkpoints`
 
@@ -30,12 +32,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tomli_w
 from filelock import FileLock, Timeout
@@ -53,10 +56,11 @@ from lottery.runs.files import PARTIAL
 from lottery.runs.files import TEMPORARY as TEMPORARY
 from lottery.runs.files import write as write
 from lottery.runs.machine import instructions
-from lottery.runs.rows import Place, Row, to_csv, to_frame, wanted
+from lottery.runs.rows import Place, Row, columns_of, to_csv, to_frame, wanted
 from lottery.runs.ticket import Ticket, begun
 from lottery.spec import EXTENT, OwnLoop, Recipe, Spec
 from lottery.starts import Moment, masked_slots
+from lottery.words import number_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +79,20 @@ class SavedLevel:
     row: Row
     early: Moment | None = None
     """Of the dense level: what it was at the iteration to which tickets are rewound; None for 0."""
+
+
+class Dropped(LotteryError):
+    """For a level whose files are not all there because somebody wanted it so: nothing is damaged."""
+
+
+class Record(NamedTuple):
+    """What level.json says, verified."""
+
+    row: Row
+    sums: dict[str, str]
+    """File -> SHA-256, of the dropped ones too."""
+    dropped: tuple[str, ...]
+    """Files that --keep has dropped."""
 
 
 class Run:
@@ -99,7 +117,11 @@ class Run:
         bound |= {"code": self.info["code"]} if "code" in self.info else {}
         self.identity = hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
         """What its levels say that they belong to: the hash of all settings that they must have in common."""
-        self._rows: list[Row] | None = None
+        self._records: dict[Place, Record] | None = None
+        self._frame: pd.DataFrame | None = None
+        """Both of one moment, see `now`."""
+        self._columns: list[str] = []
+        """Of levels.csv, once this has written it."""
 
     def __repr__(self) -> str:
         """Where it is and what came out, in a sentence."""
@@ -139,6 +161,7 @@ class Run:
                         f"{path} was begun with {name} {run.info[name]!r}, now it is {value!r}: levels of one run must "
                         f"be comparable; use the former, or {other.partition(' ')[2]}"
                     )
+            run.check_whole(spec)
             sessions = run.info["sessions"]
             labels = {label: run.info[label] for label in LABELS if label in run.info} | labels
         elif levels := sorted(path.glob("*/replicate-*/level-*")):
@@ -194,7 +217,7 @@ class Run:
     def now(self) -> "Run":
         """This run with the levels that are finished now, whatever is finished later: for views that read it twice."""
         run = Run(self.path)
-        run._rows = run.rows()
+        run._records = {record.row.place: record for record in run.records()}
         return run
 
     def folder(self, place: Place) -> Path:
@@ -237,35 +260,80 @@ class Run:
         return self.read(self._place(branch, replicate, level, draw))
 
     def read(self, place: Place) -> SavedLevel:
-        """Reads a finished level. Raises LotteryError, naming the file, for one that is missing or damaged."""
+        """Reads a finished level. Raises LotteryError, naming the file, for one that is missing or damaged; Dropped for
+        one that --keep has dropped."""
+        row, data = self._files(place)
+        if gone := [name for name in self.files(place) if name not in data]:
+            raise self._dropped(place, gone)
+        start, masks = self._ticket(place, data[TICKET])
+        trained = self._trained(place, data[TRAINED])
+        early = self._early(place, data[EARLY]) if EARLY in data else None
+        return SavedLevel(start, masks, trained, self._history(place, data[HISTORY]), row, early)
+
+    def check(self, place: Place) -> Record:
+        """Reads a finished level as `read` does, whatever of it was dropped."""
+        record = self._record(place)
+        parsers: dict[str, Callable[[Place, bytes], object]] = {
+            TICKET: self._ticket,
+            TRAINED: self._trained,
+            HISTORY: self._history,
+            EARLY: self._early,
+        }
+        for name, data in self._files(place, record)[1].items():
+            parsers[name](place, data)
+        return record
+
+    def history_of(self, place: Place) -> History:
+        """The history of a finished level, which is never dropped. Raises LotteryError, naming the file, for a level of
+        which any file is missing or damaged."""
+        return self._history(place, self._files(place)[1][HISTORY])
+
+    def _files(self, place: Place, record: Record | None = None) -> tuple[Row, dict[str, bytes]]:
+        """The row of a level, and its files that were not dropped, whole or refused."""
         folder = self.folder(place)
-        row, sums = self._record(place)
-        data = {name: files.read(folder / name) for name in sums}
-        for name in sums:
+        row, sums, dropped = record or self._record(place)
+        data = {name: files.read(folder / name) for name in sums if name not in dropped}
+        for name in data:
             if (found := hashlib.sha256(data[name]).hexdigest()) != sums[name]:
                 raise files.damaged(folder / name, f"its SHA-256 is {found}, recorded is {sums[name]}")
+        return row, data
+
+    def _ticket(self, place: Place, data: bytes) -> tuple[Weights, Masks]:
         shapes = {name: tensor.shape for name, tensor in self.network.tensors.items()}
-        with files.parsing(folder / TICKET):
-            ticket = load_tensors(data[TICKET])
+        with files.parsing(self.folder(place) / TICKET):
+            ticket = load_tensors(data)
             start = {name: ticket.pop(name) for name in list(ticket) if not name.startswith(MASK)}
             masks = {n: unpack(ticket.pop(MASK + n), start[n].shape) for n in start if MASK + n in ticket}
             _check_tensors(start, shapes)
             if set(masks) != set(self.network.prunable) or ticket:
                 raise ValueError(f"masks of {sorted(masks)}, where {self.network.prunable} have them")
-        with files.parsing(folder / TRAINED):
-            _check_tensors(trained := load_tensors(data[TRAINED]), shapes)
-        with files.parsing(folder / HISTORY):
-            columns = history.from_csv(data[HISTORY].decode())
-        early = None
-        if EARLY in data:
-            with files.parsing(folder / EARLY):
-                tensors = load_tensors(data[EARLY])
-                slots = {n.removeprefix(SLOT): tensors.pop(n) for n in list(tensors) if n.startswith(SLOT)}
-                _check_tensors(tensors, shapes)
-                if not isinstance(self.spec, OwnLoop):  # whose optimizer only its script knows
-                    _check_tensors(slots, _slots(self.network, self.spec.recipe))
-            early = Moment(self.spec.rewound, tensors, slots)
-        return SavedLevel(start, masks, trained, columns, row, early)
+        return start, masks
+
+    def _trained(self, place: Place, data: bytes) -> Weights:
+        shapes = {name: tensor.shape for name, tensor in self.network.tensors.items()}
+        with files.parsing(self.folder(place) / TRAINED):
+            _check_tensors(trained := load_tensors(data), shapes)
+        return trained
+
+    def _history(self, place: Place, data: bytes) -> History:
+        with files.parsing(self.folder(place) / HISTORY):
+            return history.from_csv(data.decode())
+
+    def _early(self, place: Place, data: bytes) -> Moment:
+        shapes = {name: tensor.shape for name, tensor in self.network.tensors.items()}
+        with files.parsing(self.folder(place) / EARLY):
+            tensors = load_tensors(data)
+            slots = {n.removeprefix(SLOT): tensors.pop(n) for n in list(tensors) if n.startswith(SLOT)}
+            _check_tensors(tensors, shapes)
+            if not isinstance(self.spec, OwnLoop):  # whose optimizer only its script knows
+                _check_tensors(slots, _slots(self.network, self.spec.recipe))
+        return Moment(self.spec.rewound, tensors, slots)
+
+    def _dropped(self, place: Place, names: Sequence[str]) -> Dropped:
+        return Dropped(
+            f"{self.path}: {place} is without {', '.join(names)}, dropped by --keep; its row and history are there, "
+            "and in another --runs-dir all can be made and kept"
+        )
 
     def ticket(self, level: int, replicate: int = 0, branch: str | None = None, draw: int = 0) -> Ticket:
         """The ticket of a level, to take away: its masks, the weights it starts from, and those it was trained to.
@@ -278,6 +346,8 @@ class Run:
 
         Raises:
             LotteryError: for a level that is not there, or damaged.
+            Dropped: for one whose ticket --keep has dropped. Where it has dropped the trained weights alone, the ticket
+                has none.
         """
         place = self._place(branch or self.spec.start, replicate, level, draw)
         if not self.has(place):
@@ -285,25 +355,31 @@ class Run:
             levels = [found.level for found in self.places() if (found.branch, found.replicate, found.draw) == beside]
             there = f"there are levels {min(levels)} to {max(levels)}" if levels else "there is no level of that kind"
             raise LotteryError(f"{self.path} has no {place}: {there}")
-        saved, session = self.read(place), self.info["sessions"][0]
+        record, session = self.check(place), self.info["sessions"][0]
+        if TICKET in record.dropped:
+            raise self._dropped(place, record.dropped)
+        row, data = self._files(place, record)
+        start, masks = self._ticket(place, data[TICKET])
+        trained = self._trained(place, data[TRAINED]) if TRAINED in data else None
         source = {
             "run": self.name or self.path.resolve().name,
             "identity": self.identity,
-            "sha256": self._record(place)[1],
+            "sha256": record.sums,
             **{name: self.info[name] for name in ("engine", "device", "data")},
             **{name: session[name] for name in ("versions", "processor", "started") if name in session},
         }
-        what = saved.masks, saved.start, saved.trained, self.network, self.spec, saved.row
-        return Ticket(*what, source, self._optimizer(saved))
+        what = masks, start, trained, self.network, self.spec, row
+        return Ticket(*what, source, self._optimizer(place, start, masks))
 
-    def _optimizer(self, saved: SavedLevel) -> Weights:
+    def _optimizer(self, place: Place, start: Weights, masks: Masks) -> Weights:
         """What the optimizer of that level began with."""
-        spec, place = self.spec, saved.row.place
+        spec = self.spec
         if spec.optimizer_state == "fresh" or isinstance(spec, OwnLoop) or spec.use or not place.level:
             return {}
-        early = self.read(Place(spec.start, place.replicate, 0)).early
-        slots = masked_slots(early.optimizer, saved.masks) if early else {}
-        return slots if begun(spec, place, saved.start, saved.masks, slots).optimizer else {}
+        dense = Place(spec.start, place.replicate, 0)
+        data = self._files(dense)[1]
+        slots = masked_slots(self._early(dense, data[EARLY]).optimizer, masks) if EARLY in data else {}
+        return slots if begun(spec, place, start, masks, slots).optimizer else {}
 
     def files(self, place: Place) -> tuple[str, ...]:
         """The files of a level beside level.json."""
@@ -316,19 +392,24 @@ class Run:
         check_type("branch", branch, str)
         return Place(branch, replicate, level, draw)
 
-    def _record(self, place: Place) -> tuple[Row, dict[str, str]]:
-        """The row of a level and the SHA-256 of its files, of this run and of this place or refused."""
-        path = self.folder(place) / LEVEL
+    def _record(self, place: Place) -> Record:
+        """What level.json says, of this run and of this place or refused."""
+        if self._records and place in self._records:
+            return self._records[place]
+        path = self.path / f"{place.folder}/{LEVEL}"
         record = files.unseal(path)
         with files.parsing(path):
             row = Row.from_json(record["row"])
             sums = {name: str(record["sha256"][name]) for name in self.files(place)}
+            dropped = tuple(record.get(DROPPED, ()))
+            if not set(dropped) <= set(sums) - {HISTORY}:
+                raise ValueError(f"files {dropped} are said to be dropped")
             identity = record["run"]
         if row.place != place:
             raise LotteryError(f"{path} belongs elsewhere: it is {row.place}; {files.remedy(path)}")
         if identity != self.identity:
             raise LotteryError(f"{path} belongs to another run, made otherwise; {files.remedy(path)}")
-        return row, sums
+        return Record(row, sums, dropped)
 
     def save(self, saved: SavedLevel) -> None:
         """Writes a finished level; when this returns it is on disk. If it doesn't, all of it is there or nothing."""
@@ -350,6 +431,42 @@ class Run:
         for one from before they were noted."""
         return str(files.unseal(self.folder(place) / LEVEL).get("instructions", ""))
 
+    def drop(self, replicate: int, keep: str) -> None:
+        """Drops what `keep`, of KEEP, does not keep of a replicate whose levels are all finished: levels begin from
+        others of their replicate, and from nothing else.
+
+        level.json says so before a file goes, and that of the dense level before the others: what is left when the
+        process is killed goes the next time, whatever is to be kept then. The caller holds the run's lock.
+        """
+        gone = {*KEEP[keep], *self.dropped(replicate)}
+        for place in wanted(self.spec, [replicate]):
+            record, path = self._record(place), self.folder(place) / LEVEL
+            names = [name for name in self.files(place) if name in gone or name in record.dropped]
+            if names != [*record.dropped]:
+                sealed = files.seal(files.unseal(path) | {DROPPED: names})
+                write(path, sealed, through=path.parent.parent)  # where `clean` looks
+            for name in names:
+                (self.folder(place) / name).unlink(missing_ok=True)
+
+    def dropped(self, replicate: int) -> tuple[str, ...]:
+        """The files that `drop` has taken from that replicate, from its dense level first."""
+        dense = Place(self.spec.start, replicate, 0)
+        return self._record(dense).dropped if self.has(dense) else ()
+
+    def dropped_in_words(self) -> list[str]:
+        """What was dropped of how many replicates, such as "trained.safetensors of 5 replicates"."""
+        of = Counter(names for number in range(self.spec.replicates) if (names := self.dropped(number)))
+        return [f"{', '.join(names)} of {number_of(count, 'replicate')}" for names, count in of.items()]
+
+    def check_whole(self, spec: Spec) -> None:
+        """Raises LotteryError where `spec` asks for more of a replicate that has dropped what that would begin from."""
+        for place in self.unfinished(spec):
+            if names := self.dropped(place.replicate):
+                raise LotteryError(
+                    f"{self.path}: {place} cannot be trained, since --keep has dropped {', '.join(names)} of its "
+                    "replicate; ask for more replicates only, or use another --runs-dir"
+                )
+
     def clean(self) -> None:
         """Removes what a killed process left half-written, and what it had of levels that are finished now; a level
         that was being trained keeps what it has come to. The caller holds the run's lock."""
@@ -365,7 +482,11 @@ class Run:
 
         Raises LotteryError, naming the file, for a level that is damaged or belongs elsewhere: none is left out.
         """
-        return list(self._rows) if self._rows is not None else [self._record(place)[0] for place in self.places()]
+        return [record.row for record in self.records()]
+
+    def records(self) -> list[Record]:
+        """What level.json says of all finished levels, in the order of `rows`; raises as that does."""
+        return [*map(self._record, self.places())] if self._records is None else [*self._records.values()]
 
     def levels(self) -> "pd.DataFrame":
         """One row per branch, replicate, draw and level: the columns of levels.csv.
@@ -377,7 +498,10 @@ class Run:
         test_accuracy, train_accuracy (after the last iteration; fractions); seconds, engine;
         and `density:<tensor>` per prunable tensor.
         """
-        return to_frame([row.to_json() for row in self.rows()])
+        frame = self._frame if self._frame is not None else to_frame([row.to_json() for row in self.rows()])
+        if self._records is not None:
+            self._frame = frame
+        return frame.copy()
 
     def history(
         self, branch: str | None = None, replicate: int | None = None, level: int | None = None
@@ -387,6 +511,7 @@ class Run:
 
         Of everything, or of one branch, replicate or level. Raises LotteryError if there is nothing of the kind.
         """
+        import numpy as np
         import pandas as pd
 
         rows = self.rows()
@@ -396,10 +521,18 @@ class Run:
                 rows = [row for row in rows if getattr(row.place, name) == value]
                 if not rows:
                     raise LotteryError(f"{self.path}: no {name} {value!r} there, only {', '.join(names)}")
-        parts = [
-            pd.DataFrame(vars(row.place) | {"density": row.density} | self.read(row.place).history) for row in rows
-        ]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        if not rows:
+            return pd.DataFrame()
+        found = [self.history_of(row.place) for row in rows]  # thousands: a frame for each would take minutes
+        counts = [len(columns["iteration"]) for columns in found]
+        nothing = [np.full(count, np.nan) for count in counts]
+        logged = {
+            name: np.concatenate([columns.get(name, nan) for columns, nan in zip(found, nothing, strict=True)])
+            for name in dict.fromkeys(name for columns in found for name in columns)
+        }
+        networks = pd.DataFrame([vars(row.place) | {"density": row.density} for row in rows])
+        repeated = networks.take(np.repeat(np.arange(len(rows)), counts)).reset_index(drop=True)
+        return pd.concat([repeated, pd.DataFrame(logged)], axis=1)
 
     def weights(self, level: int, replicate: int = 0, branch: str | None = None, draw: int = 0) -> "pd.DataFrame":
         """One row per prunable weight: tensor, unit (that it leads to), input (that it comes from), kept (bool),
@@ -436,9 +569,20 @@ class Run:
         return to_csv(self.rows())
 
     def write_table(self) -> Path:
-        """levels.csv."""
-        write(self.path / TABLE, self.table().encode())
+        """levels.csv, from the finished levels, in their order."""
+        rows = self.rows()
+        self._columns = columns_of(rows)
+        write(self.path / TABLE, to_csv(rows).encode())
         return self.path / TABLE
+
+    def append(self, row: Row) -> None:
+        """Adds a finished level to levels.csv, as its last line, whatever its place: that costs the same however many
+        there are. A row with other columns, and a file that is not there, make it anew."""
+        if self._columns and set(row.to_json()) <= set(self._columns):
+            with suppress(FileNotFoundError):
+                files.append(self.path / TABLE, to_csv([row], self._columns).encode())
+                return
+        self.write_table()
 
 
 FORMAT = 1
@@ -451,6 +595,9 @@ LABELS = "name", "note"
 FILES = TICKET, TRAINED, HISTORY = "ticket.safetensors", "trained.safetensors", "history.csv"
 EARLY = "early.safetensors"
 CODE = "code"
+DROPPED = "dropped"
+KEEP: dict[str, tuple[str, ...]] = {"all": (), "tickets": (TRAINED,), "rows": (TICKET, TRAINED, EARLY)}
+"""Value of --keep -> the files that go once all levels of their replicate are finished."""
 MASK, SLOT = "mask:", "optimizer:"
 LOCK = ".lock"
 

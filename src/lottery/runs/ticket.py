@@ -87,8 +87,8 @@ class Ticket:
         found = self.trained if which == "trained" else self.start
         if found is None:
             raise LotteryError(
-                f"this ticket has no {which} weights: its file was saved without; take it from its run, "
-                f"{self.source['run']}, again"
+                f"this ticket has no {which} weights: its file was saved without, or --keep dropped them; take it from "
+                f"its run, {self.source['run']}, again, or the {'start' if which == 'trained' else 'trained'} weights"
             )
         return found
 

@@ -128,11 +128,11 @@ class Logs:
         for place in run.places(unreadable=[]) if self.logs else ():
             if place.level == self._due(run, place):
                 with suppress(LotteryError):  # to say that a level is damaged is for those that need it
-                    saved = run.read(place)
-                    columns = {name: saved.history[name].tolist() for name in history.COLUMNS}
+                    row, logged = run.check(place).row, run.history_of(place)
+                    columns = {name: logged[name].tolist() for name in history.COLUMNS}
                     for values in zip(*columns.values(), strict=True):
-                        self._evaluation(run, place, saved.row.iterations, dict(zip(columns, values, strict=True)))
-                    self._level(run, saved.row)
+                        self._evaluation(run, place, row.iterations, dict(zip(columns, values, strict=True)))
+                    self._level(run, row)
 
     def _evaluation(self, run: Run, place: Place, last: int, values: dict[str, float]) -> None:
         chain = replace(place, level=0)

@@ -32,7 +32,7 @@ from lottery.engines import history
 from lottery.errors import LotteryError, known
 from lottery.runs import timings
 from lottery.runs.rows import DENSITY
-from lottery.runs.store import Run, write
+from lottery.runs.store import Dropped, Run, write
 from lottery.spec import OwnLoop
 from lottery.views.measures import (
     AT_EARLY_STOP,
@@ -470,10 +470,10 @@ def training(run: Run, level: int | None = None, column: str = "validation_loss"
     if column not in history.COLUMNS:
         raise LotteryError(known("column", column, history.COLUMNS))
     rows = run.rows()
-    if all(np.isnan(run.read(row.place).history[column]).all() for row in rows):
+    if all(np.isnan(run.history_of(row.place)[column]).all() for row in rows):
         raise NothingToShow(f"{run.path.name}: no {shown.label} was logged while it trained")
     for row in [r for r in rows if r.place.level == 0] + [r for r in rows if r.place.level == level]:
-        place, values = row.place, run.read(row.place).history
+        place, values = row.place, run.history_of(row.place)
         chosen = place.level == level
         ink = colour(place.branch) if chosen else "0.7"
         label = branch_name(place.branch) if chosen and (place.replicate, place.draw) == (0, 0) else None
@@ -633,7 +633,10 @@ def overlap(run: Run, ax: Axes | None = None) -> Axes:
     over pairs, minimum to maximum shaded. Only the line of chance with one replicate."""
     ax = ax or _new_axes()
     density = densities(run.levels())
-    found = [(100 * density[a.level], o) for a in anatomy.anatomies(run) if (o := a.overlap) and o.chance > 0]
+    tickets = list(anatomy.anatomies(run))
+    if not tickets:
+        raise NothingToShow(f"{run.path.name}: no replicate has its tickets, which --keep has dropped")
+    found = [(100 * density[a.level], o) for a in tickets if (o := a.overlap) and o.chance > 0]
     x = [d for d, _ in found]
     mean, low, high = ([getattr(o, name) / o.chance for _, o in found] for name in ("mean", "min", "max"))
     ax.fill_between(x, low, high, color=COLOURS[0], alpha=0.15, linewidth=0)
@@ -839,7 +842,7 @@ FIGURES: dict[str, Callable[[Run], Axes]] = {
 
 
 def save(run: Run, names: Iterable[str] = tuple(FIGURES), kind: str = "png", width: float | None = None) -> list[Path]:
-    """Writes figures to the run's `figures` folder, leaving out those with nothing to show.
+    """Writes figures to the run's `figures` folder, leaving out those with nothing to show, or of dropped weights.
 
     Args:
         run: the run.
@@ -867,7 +870,7 @@ def save(run: Run, names: Iterable[str] = tuple(FIGURES), kind: str = "png", wid
     for name in names:
         try:
             ax = FIGURES[name](run)
-        except NothingToShow:  # and no other: a damaged file must not be a missing picture
+        except (NothingToShow, Dropped):  # and no other: a damaged file must not be a missing picture
             continue
         if ax.has_data():
             if width is not None:

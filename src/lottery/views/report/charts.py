@@ -5,7 +5,8 @@ Text that Plotly would read as markup goes through `plain`.
 
 import base64
 import html
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from lottery.analysis.answer import Answer, share
 from lottery.analysis.frames import branches_of, curve, densities
 from lottery.analysis.statistics import summary
 from lottery.analysis.verdicts import Margin
+from lottery.engines.history import History
 from lottery.runs.rows import Place
 from lottery.runs.store import Run
 from lottery.runs.timings import Measured
@@ -52,6 +54,9 @@ TRAINING = {"training_loss": "validation_loss", "training_accuracy": "test_accur
 
 HISTORY_BYTES = 2_400_000
 """Of the page that training curves may take: with Plotly's 4.8 MB it stays below 8 MB."""
+
+CURVES = 2_500
+"""Lines of a chart of training, about: of more than these at all positions of the slider, each position has fewer."""
 
 Trace = dict[str, Any]
 
@@ -282,30 +287,41 @@ def marks_of(shown: Sequence[Shown], levels: Sequence[int]) -> list[list[float]]
 
 def training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> list[Chart]:
     """Columns of the histories against the iteration: a curve for each replicate and draw, at the slider's level."""
-    histories = [(s, s.run.history()) for s in shown if not s.levels.empty]
-    if not histories:
+    logged = [(s, place, columns) for s in shown for place, columns in _logged(s.run)]
+    if not logged:
         return []
-    whole = pd.concat([history for _, history in histories])
-    every = max(1, -(-len(TRAINING) * len(whole) * 8 // (3 * HISTORY_BYTES)))
+    iterations = np.concatenate([columns["iteration"] for _, _, columns in logged])
+    groups = len({(s.index, place.branch, place.level) for s, place, _ in logged})
+    most = max(5, CURVES // groups)
+    points = len(iterations) * min(1.0, most * groups / len(logged))
+    every = max(1, -(-len(TRAINING) * round(points) * 8 // (3 * HISTORY_BYTES)))
     caption = "One line per replicate, early stop marked"
     caption += "; the dense network (level 0) in grey." if len(levels) > 1 else "."
+    if max(Counter((s.index, place.branch, place.level) for s, place, _ in logged).values()) > most:
+        caption += f" Of more than {most} lines, the first {most} are drawn."
     caption += f" One evaluation in {every} is drawn, and the last." if every > 1 else ""
     charts = []
     for name, column in TRAINING.items():
-        if whole[column].isna().all():
+        values = np.concatenate([columns[column] for _, _, columns in logged])
+        if np.isnan(values).all():
             continue
         m = measure(column)
-        chart = Chart(name, m.label.capitalize(), caption, "", _training_axes(whole["iteration"], m, whole[column]))
+        chart = Chart(name, m.label.capitalize(), caption, "", _training_axes(iterations, m, values))
         chart.by_level = [[] for _ in levels]
         chart.says_by_level = [f"{chart.title} against training iteration at level {level}." for level in levels]
-        for s, history in histories:
-            networks: Any = history.dropna(subset=[column]).groupby(["branch", "level"], sort=False)
-            for (branch, level), part in networks:
-                drawn = chart.by_level[levels.index(level)]
-                drawn += [_curve(s, one, m, column, every, arrays) for _, one in part.groupby(["replicate", "draw"])]
-                if level == 0:
-                    grey = {"line": {"color": "dense", "dash": DASHES[s.index % len(DASHES)], "width": 1}}
-                    chart.traces += [line | grey for line in drawn if line["meta"] == s.key(branch)]
+        lines: Counter[tuple[int, str, int]] = Counter()
+        for s, place, columns in logged:
+            some = ~np.isnan(columns[column])
+            lines[s.index, place.branch, place.level] += int(some.any())
+            if not some.any() or lines[s.index, place.branch, place.level] > most:
+                continue
+            line = _curve(s, place, columns["iteration"][some], columns[column][some], m, every, arrays)
+            chart.by_level[levels.index(place.level)].append(line)
+            if place.level == 0:
+                chart.traces.append(
+                    line | {"line": {"color": "dense", "dash": DASHES[s.index % len(DASHES)], "width": 1}}
+                )
+        for s in shown:
             for trace, level, words in _stops(s, m, AT_EARLY_STOP[column]):
                 chart.by_level[levels.index(level)].append(trace)
                 chart.says_by_level[levels.index(level)] += words
@@ -314,15 +330,23 @@ def training(shown: Sequence[Shown], levels: Sequence[int], arrays: Arrays) -> l
     return charts
 
 
-def _curve(s: Shown, one: pd.DataFrame, m: Measure, column: str, every: int, arrays: Arrays) -> Trace:
+def _logged(run: Run) -> Iterator[tuple[Place, History]]:
+    """Of each network the columns that are drawn, and no more of them: there may be thousands."""
+    for row in run.rows():
+        found = run.history_of(row.place)
+        yield row.place, {name: found[name] for name in ("iteration", *TRAINING.values())}
+
+
+def _curve(
+    s: Shown, place: Place, iterations: np.ndarray, values: np.ndarray, m: Measure, every: int, arrays: Arrays
+) -> Trace:
     """The history of one network: one evaluation in so many, and the last."""
-    branch, replicate, draw = one[["branch", "replicate", "draw"]].iloc[0]
-    label = f"{s.name(branch)}, replicate {replicate}" + (f", draw {draw}" if draw else "")
-    kept = one[(np.arange(len(one)) % every == 0) | (np.arange(len(one)) == len(one) - 1)]
+    label = f"{s.name(place.branch)}, replicate {place.replicate}" + (f", draw {place.draw}" if place.draw else "")
+    kept = (np.arange(len(values)) % every == 0) | (np.arange(len(values)) == len(values) - 1)
     line = s.trace(
-        branch,
-        x=arrays.add(kept["iteration"].to_numpy(float), 1.0),
-        y=arrays.add(m.factor * kept[column].to_numpy(), m.factor * 1e-5),
+        place.branch,
+        x=arrays.add(iterations[kept].astype(float), 1.0),
+        y=arrays.add(m.factor * values[kept], m.factor * 1e-5),
         mode="lines",
         hovertemplate=f"iteration %{{x:,}}: %{{y:{m.form}}}<extra>{plain(label)}</extra>",
     )
@@ -343,11 +367,11 @@ def _stops(s: Shown, m: Measure, column: str) -> Iterable[tuple[Trace, int, str]
         yield s.trace(branch, **points, marker=ring, hovertemplate=hover), level, words
 
 
-def _training_axes(iterations: "pd.Series[Any]", m: Measure, values: "pd.Series[Any]") -> dict[str, Any]:
+def _training_axes(iterations: np.ndarray, m: Measure, values: np.ndarray) -> dict[str, Any]:
     """Logarithmic but for accuracies. What the first 2 % of the iterations show is left out of the vertical range."""
     first, last = int(iterations.min()), int(iterations.max())
-    settled = m.factor * values[iterations >= last / 50].dropna()
-    low, high = settled.min(), settled.max()
+    settled = m.factor * values[(iterations >= last / 50) & ~np.isnan(values)]
+    low, high = (float(end(settled)) if len(settled) else float("nan") for end in (np.min, np.max))
     margin = 0.04 * (high - low) or 0.01
     y = axis(m.axis_while_training, range=[round(max(low, 0.0) - margin, 4), round(high + margin, 4)])
     if not m.higher_is_better:

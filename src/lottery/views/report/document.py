@@ -10,7 +10,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from plotly.offline import get_plotlyjs
 from lottery.analysis.answer import answer_of, awaited_of, margin_of, share
 from lottery.analysis.frames import curve, densities, trunk_of
 from lottery.analysis.listing import brief
-from lottery.analysis.progress import time_left
+from lottery.analysis.progress import state_of, time_left
 from lottery.analysis.speed import slower
 from lottery.analysis.verdicts import accuracy_column
 from lottery.errors import LotteryError
@@ -124,7 +123,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     overview = [charts.against_density(finished, levels, *chart) for chart in charts.OVERVIEW.items()]
     training = charts.training(finished, levels, arrays)
     alone = finished if len(shown) <= FEW else []
-    tickets = [layers.tickets(s, levels) for s in alone]
+    tickets = [found for s in alone if (found := layers.tickets(s, levels))]
     cost = [charts.against_density(finished, levels, "seconds", "seconds")]
     inference = [(s, levels_of) for s in finished if (levels_of := timings.read(s.run))]
     uses = [(charts.inference(*pair), _uses(*pair)) for pair in inference]
@@ -138,7 +137,7 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     refresh = REFRESH if any(s.awaited for s in shown) else 0
     data = {
         "refresh": refresh,
-        "charts": {chart.name: asdict(chart) for chart in drawn},
+        "charts": {chart.name: vars(chart) for chart in drawn},
         "arrays": arrays.packed,
         "levels": [_level_label(finished, level) for level in levels],
         "hidden": [s.key(branch) for s in shown if len(shown) > FEW for branch in s.branches[1:]],
@@ -151,12 +150,13 @@ def page(runs: Sequence[Run], claims_of: Claims = lambda run: None, margin: floa
     environment.filters["unbroken"] = _unbroken
     return environment.get_template("report.html").render(
         shown=shown,
+        state=state_of(runs, margin),
         title=f"{len(shown)} runs compared" if len(shown) > FEW else " and ".join(s.run.path.name for s in shown),
         few=FEW,
         between=between,
         controls=controls,
         heading_text=f"{len(shown)} runs compared" if len(shown) > 1 else describe(shown[0].run.spec),
-        contents=[*_contents(shown, finished, overview, between, controls, claims)],
+        contents=[*_contents(shown, finished, overview, between, controls, [t.shown for t in tickets], claims)],
         refresh=refresh,
         overview=overview,
         training=training,
@@ -224,6 +224,7 @@ def _contents(
     overview: Sequence[Chart],
     between: compare.Section | None,
     controls: Sequence[tuple[Shown, Any]],
+    tickets: Sequence[Shown],
     claims: Sequence[tuple[Shown, Any]],
 ) -> Iterator[tuple[str, str]]:
     """Anchor and title of each part that the page has."""
@@ -240,7 +241,7 @@ def _contents(
     if finished:
         yield "training", "Training"
         yield from each("controls", "Tickets against their controls", (s for s, _ in controls))
-        yield from each("anatomy", "Anatomy of a ticket", finished if len(shown) <= FEW else [])
+        yield from each("anatomy", "Anatomy of a ticket", tickets)
         yield from (("cost", "Cost"), ("table", "All levels"))
     yield from each("claims", "The paper’s claims", (s for s, _ in claims))
     yield from each("provenance", "Where it comes from", shown)
@@ -425,6 +426,7 @@ def _provenance(s: Shown) -> dict[str, Any]:
         "command": _command(run),
         "facts": [
             *_made_of(run),
+            *(("Dropped", f"{words}, by --keep: pictures of weights lack them") for words in run.dropped_in_words()),
             ("Seeds", _seeds(spec)),
             ("Machine", f"{last.get('processor', '?')}, {last.get('cores', '?')} cores, {last.get('platform', '?')}"),
             ("Versions", ", ".join(f"{n} {v}" for n, v in _versions(last).items())),

@@ -47,9 +47,12 @@ class Tickets:
     """Sentences that explain the table."""
 
 
-def tickets(s: Shown, levels: Sequence[int]) -> Tickets:
-    """The anatomy of the trunk; at a position of the slider that the run lacks, of the level before."""
+def tickets(s: Shown, levels: Sequence[int]) -> Tickets | None:
+    """The anatomy of the trunk; at a position of the slider that the run lacks, of the level before. None where --keep
+    has dropped all tickets."""
     found = {a.level: a for a in anatomies(s.run)}
+    if not found:
+        return None
     at = [found[max(known for known in found if known <= max(level, min(found)))] for level in levels]
     one = at[0]
     few = len(one.layers) <= FEW
