@@ -155,7 +155,7 @@ def main(options: Options) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         runs_dir, spec = folder / "runs", spec_of(options)
         (folder / "spec.toml").write_text(spec.to_toml())
-        began = time.process_time()
+        began, load = time.process_time(), os.getloadavg()[0]
         if not (runs_dir / spec.uid / "run.json").is_file():
             make(spec, runs_dir)
         run = Run(runs_dir / spec.uid)
@@ -174,7 +174,8 @@ def main(options: Options) -> None:
         what = f"{spec.replicates} replicates of {spec.levels + 1} levels" + (" and `reinit`" if options.branch else "")
         section = [
             f"`python -m benchmarks.scale`, {datetime.now(UTC):%Y-%m-%d}. A made-up run of {count:,} levels ({what}, "
-            f"784-16-10 units, {options.evaluations} evaluations each), every command a process of one thread.{size}",
+            f"784-16-10 units, {options.evaluations} evaluations each), every command a process of one "
+            f"thread, at a load average of {load:.1f} on {os.cpu_count()} cores.{size}",
             "| command | CPU seconds | bound | peak of memory, MB |\n| --- | ---: | ---: | ---: |\n" + "\n".join(rows),
         ]
         rewrite(options.output, "scale with branches" if options.branch else "scale", "\n\n".join(section))

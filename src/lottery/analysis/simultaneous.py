@@ -74,13 +74,13 @@ def joint_intervals(samples: Sequence[pd.DataFrame], errors: Sequence[float] | N
     complete = [complete_replicates(values) for values in samples]
     enough = all(len(x) >= 2 for x in complete)
     levels = [level for level in found if enough and all(level in x for x in complete)]
-    complete = [x[levels] for x in complete]
-    for level in levels:
-        mean = sum(float(x[level].mean()) for x in complete)
-        spreads = [pooled(window(x, level).to_numpy()) for x in complete]
+    arrays = [x[levels].to_numpy() for x in complete]
+    for i, level in enumerate(levels):
+        mean = sum(float(x[:, i].mean()) for x in arrays)
+        spreads = [pooled(x[:, _window(i, len(levels))]) for x in arrays]
         parts = [  # variances of means
             max(spread.variance, error**2) / len(x)
-            for spread, error, x in zip(spreads, errors or [0.0] * len(complete), complete, strict=True)
+            for spread, error, x in zip(spreads, errors or [0.0] * len(arrays), arrays, strict=True)
         ]
         half = 0.0
         if variance := sum(parts):
@@ -98,10 +98,14 @@ def complete_replicates(values: pd.DataFrame) -> pd.DataFrame:
 
 def window(values: pd.DataFrame, level: Hashable) -> pd.DataFrame:
     """The columns of a level and of its neighbours: three on either side, more on one where the other has fewer."""
-    width = min(2 * REACH + 1, len(values.columns))
-    first = [*values.columns].index(level) - REACH
-    first = min(max(first, 0), len(values.columns) - width)
-    return values.iloc[:, first : first + width]
+    return values.iloc[:, _window([*values.columns].index(level), len(values.columns))]
+
+
+def _window(level: int, count: int) -> slice:
+    """Of so many levels in order, those around the one at that position."""
+    width = min(2 * REACH + 1, count)
+    first = min(max(level - REACH, 0), count - width)
+    return slice(first, first + width)
 
 
 def pooled(values: Array) -> Spread:
