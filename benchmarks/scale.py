@@ -28,6 +28,8 @@ from lottery.data import load
 from lottery.engines import Trained, history
 from lottery.masks import Masks, Weights
 from lottery.runs import experiment
+from lottery.runs.machine import this_session
+from lottery.runs.replicate import to_row
 from lottery.runs.rows import Place
 from lottery.runs.store import Run, SavedLevel, lock
 from lottery.spec import Data, Model, Pruning, Recipe, Spec
@@ -90,7 +92,7 @@ def make(spec: Spec, runs_dir: Path) -> Run:
     binding = {"engine": engine, "device": "cpu", "data": raw.sha256, "images": images, "network": network.to_json()}
     path = runs_dir / spec.uid
     with lock(path), mock.patch.object(os, "fsync"):  # what is made here can be made again
-        run = Run.begin(path, spec, binding, experiment.this_session(jobs=1))
+        run = Run.begin(path, spec, binding, this_session(jobs=1))
         for saved in _levels(run, engine):
             run.save(saved)
         run.write_table()
@@ -124,7 +126,7 @@ def _level(place: Place, start: Start, spec: Spec, engine: str, rng: np.random.G
     columns = [at, 2 * (1 - curve), 2.1 * (1 - curve), curve, 2.1 * (1 - curve), curve]
     found = history.from_rows([tuple(row) for row in zip(*columns, strict=True)])
     trained = Trained(weights, found, min(1.0, accuracy + 0.04), 0.5, engine)
-    row = experiment.to_row(place, spec.recipe.iterations, start, trained)
+    row = to_row(place, spec.recipe.iterations, start, trained)
     return SavedLevel(start.weights, start.masks, weights, found, row)
 
 

@@ -207,6 +207,13 @@ def test_replicates_are_dropped_once_nothing_begins_from_them(run: lottery.Run) 
     assert not verify(run.path).wrong
 
 
+def test_a_level_of_which_nobody_told_is_dropped_at_the_end(run: lottery.Run) -> None:
+    """Its worker died after it was saved, and another one went on from there."""
+    left = {1: {Place("rewind", 1, 1)}}
+    experiment._Begun(experiment.Wanted(SPEC, run.path), run, SPEC, "torch", "cpu", "rows", [], left).finish()
+    assert [bool(run.dropped(number)) for number in (0, 1)] == [False, True]
+
+
 @pytest.mark.parametrize(("name", "call"), [("replace", 0), ("replace", 4), ("unlink", 1), ("unlink", 9)])
 def test_a_kill_while_files_are_dropped_does_no_harm(
     run: lottery.Run, tmp_path: Path, name: str, call: int, monkeypatch: pytest.MonkeyPatch

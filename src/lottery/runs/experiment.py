@@ -301,10 +301,13 @@ class _Begun:
         )
 
     def finish(self) -> None:
-        """Raises LotteryError for levels that have vanished."""
+        """Drops what is left to drop. Raises LotteryError for levels that have vanished."""
         if gone := self.run.unfinished(self.spec):
             folder, path = self.run.folder(gone[0]), self.run.path
             raise LotteryError(f"{folder} was deleted or moved while {path} was worked on: run again to make it anew")
+        for replicate, left in self.left.items():
+            if self.keep != "all" and left and all(map(self.run.has, left)):  # its worker died before it told
+                self.run.drop(replicate, self.keep)
         self.run.write_table()
 
 
