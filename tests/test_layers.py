@@ -189,7 +189,9 @@ def test_pixels_of_colour_are_counted_together(runs: dict[str, Run]) -> None:
 def tickets(run: Run) -> layers.Tickets:
     frame = run.levels()
     margin: Any = None
-    return layers.tickets(charts.Shown(run, "", "", 0, frame, answer_of(run), margin, []), [0, 1, 2])
+    found = layers.tickets(charts.Shown(run, "", "", 0, frame, answer_of(run), margin, []), [0, 1, 2])
+    assert found
+    return found
 
 
 def test_many_layers_are_rows_of_maps(runs: dict[str, Run]) -> None:

@@ -433,7 +433,9 @@ def unpacked(arrays: charts.Arrays, index: int) -> list[float]:
 
 
 def test_charts_of_layers(trunk: Run) -> None:
-    found = {chart.name: chart for chart in layers.tickets(shown(trunk), [0, 1, 2]).charts}
+    tickets = layers.tickets(shown(trunk), [0, 1, 2])
+    assert tickets
+    found = {chart.name: chart for chart in tickets.charts}
     by_level = found["run_layers"]
     assert [t["name"] for t in by_level.traces] == ["fc1", "fc2"]
     assert all((t["x"], t["y"]) == ([0, 1, 2], [100, 100, 100]) for t in by_level.traces)  # the masks keep everything

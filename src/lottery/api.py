@@ -144,6 +144,7 @@ def sweep(
     engine: str = "auto",
     device: str = "auto",
     jobs: int = 1,
+    keep: str = "all",
     cluster: Ray | None = None,
     margin: float | None = None,
     log: str | Tracker | Sequence[str | Tracker] | None = None,
@@ -168,6 +169,7 @@ def sweep(
         engine: what trains.
         device: cpu, cuda, or auto.
         jobs: chains of levels trained at once, of all runs, those that take the longest first.
+        keep: what stays of a replicate, as in `run`.
         cluster: where they train instead, as in `run`.
         margin: percentage points that a matching ticket may be less accurate than the dense network; one standard error
             of each run's dense accuracy if None.
@@ -203,7 +205,8 @@ def sweep(
                 show(spec, event)
             logs[spec.uid](event)
 
-        sweeps.run(planned, tell, data_dir=data_dir, engine=engine, device=device, jobs=jobs, cluster=cluster)
+        how = {"data_dir": data_dir, "engine": engine, "device": device, "jobs": jobs, "keep": keep, "cluster": cluster}
+        sweeps.run(planned, tell, **how)
     _write_results(planned, margin)
     return planned
 

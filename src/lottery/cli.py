@@ -853,10 +853,9 @@ class CurrentReport:
         """The path of the one that is there, if it shows this run as it is now, else `write`."""
         from lottery.analysis.progress import state_of  # pandas takes half a second to import
 
-        page = self.run / "report.html"
-        with suppress(OSError), page.open("rb") as file:
+        with suppress(OSError), self.path.open("rb") as file:
             if state_of([run], self.margin).encode() in file.read(1000):
-                return str(page)
+                return str(self.path)
         return self.write()
 
     def write(self) -> str:
@@ -890,6 +889,7 @@ def _sweep(command: SweepCommand, specs: Sequence[Spec], console: Console) -> No
             engine=command.engine,
             device=command.device,
             jobs=command.jobs,
+            keep=command.keep,
             cluster=cluster,
             margin=command.margin,
             log=command.log,
@@ -930,11 +930,14 @@ def _banner(command: SweepCommand, planned: sweep.Sweep) -> str:
 
 def _tasks(command: SweepCommand, planned: sweep.Sweep) -> Iterator[str]:
     """A command line for each run."""
-    options = {"--data-dir": command.data_dir, "--engine": command.engine, "--device": command.device}
-    given = [str(word) for pair in options.items() if pair[1] not in (None, "auto") for word in pair]
+    options = {name: getattr(command, name) for name in ("data_dir", "engine", "device", "keep")}
+    given = [
+        word for name, value in options.items() if value not in (None, "auto", "all") for word in (_flag(name), value)
+    ]
     for spec in planned.specs:
         file = planned.path / sweep.SPECS / f"{spec.uid}.toml"
-        yield shlex.join(["lottery", "run", str(file), "--runs-dir", str(planned.path), "--jobs", "1", *given])
+        words = ["lottery", "run", file, "--runs-dir", planned.path, "--jobs", 1, *given]
+        yield shlex.join(map(str, words))
 
 
 def _list(command: ListCommand, console: Console) -> None:

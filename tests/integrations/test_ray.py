@@ -19,6 +19,7 @@ import pytest
 
 import lottery
 from lottery.runs import machine
+from lottery.runs.sweep import Sweep
 from lottery.spec import Data, Model, Pruning, Recipe, Spec
 
 pytest.importorskip("ray")
@@ -66,11 +67,13 @@ class Nodes:
         self.others.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
 
-    def drive(self, spec: Spec, folder: Path, *rest: object, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+    def drive(
+        self, spec: Spec, folder: Path, *rest: object, prefix: tuple[str, ...] = (), script: str = DRIVER
+    ) -> "subprocess.Popen[str]":
         """A driver of its own, on the head's machine, whose runs are in `folder`."""
         folder.mkdir(exist_ok=True)
         (folder / "spec.toml").write_text(spec.to_toml())
-        (folder / "drive.py").write_text(DRIVER)
+        (folder / "drive.py").write_text(script)
         words = [sys.executable, "drive.py", self.cluster.address, "spec.toml", "runs", *map(str, rest)]
         pipe = subprocess.PIPE
         self.drivers.append(subprocess.Popen([*prefix, *words], cwd=folder, stdout=pipe, stderr=pipe, text=True))
@@ -261,3 +264,25 @@ def test_more_than_any_node_has_is_refused_before_anything_is_done(nodes: Nodes,
         _, errors = nodes.drive(spec, tmp_path, *asked).communicate(timeout=100)
         assert "no machine of the Ray cluster has" in errors
     assert not list((tmp_path / "runs").glob("*/run.json"))
+
+
+SWEEP = DRIVER.replace("def told(event)", "def told(spec, event)").replace(
+    "lottery.run(spec, ", 'lottery.sweep(spec, {"seed": [*range(8)]}, name="eight", '
+)
+
+
+def test_a_node_that_is_killed_in_the_middle_of_a_sweep_of_eight_runs(
+    nodes: Nodes, other: Any, spec: Spec, tmp_path: Path
+) -> None:
+    small = replace(spec, levels=2, replicates=1, branches=())
+    here = lottery.sweep(small, {"seed": [*range(8)]}, name="eight", runs_dir=tmp_path, jobs=2, progress=False)
+    driver = nodes.drive(small, tmp_path, script=SWEEP)
+    finished = until(driver, 6)
+    nodes.kill(other)
+    finished += ended(driver)
+    assert len(finished) == 8 * 3
+    away = Sweep.open(tmp_path / "runs" / "sweep-eight")
+    assert [levels(run.path) for run in away.runs] == [levels(run.path) for run in here.runs]
+    tables = [(sweep.path / "runs.csv").read_text().splitlines() for sweep in (here, away)]
+    assert len(tables[0]) == len(tables[1]) == 9
+    assert (away.path / "report.html").is_file()
