@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import COMMAND
 
 import lottery
 from lottery.runs import machine
@@ -286,3 +287,38 @@ def test_a_node_that_is_killed_in_the_middle_of_a_sweep_of_eight_runs(
     tables = [(sweep.path / "runs.csv").read_text().splitlines() for sweep in (here, away)]
     assert len(tables[0]) == len(tables[1]) == 9
     assert (away.path / "report.html").is_file()
+
+
+OTHER_RAY = """
+import time
+import ray
+ray.__version__ = "2.9.9"
+from ray.cluster_utils import Cluster
+cluster = Cluster()
+cluster.add_node(node_ip_address="127.0.0.4", num_cpus=1, object_store_memory=100 << 20, include_dashboard=False)
+print("address", cluster.address, flush=True)
+time.sleep(600)
+"""
+"""A cluster whose head says that its Ray is another one."""
+
+
+def test_what_cannot_be_connected_to_is_one_line(tmp_path: Path) -> None:
+    def refused(*words: str) -> str:
+        command = [*COMMAND, "run", "quickstart", "--runner", "ray", *words]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+        assert (ended.returncode, ended.stdout, list(tmp_path.iterdir())) == (2, "", [])
+        [line] = ended.stderr.splitlines()
+        return line
+
+    assert "no Ray cluster there" in refused("--address", "127.0.0.9:6379")
+    assert "must be auto, or the head's host and port" in refused("--address", "nowhere")
+    assert "Ray's client cannot stream results" in refused("--address", "ray://127.0.0.9:10001")
+    assert "must be a whole number, or a fraction of one" in refused("--cpus", "1.5")
+    head = subprocess.Popen([sys.executable, "-c", OTHER_RAY], stdout=subprocess.PIPE, text=True)
+    try:
+        assert head.stdout
+        *_, address = next(line for line in head.stdout if line.startswith("address ")).split()
+        assert "the cluster has other versions (Ray: 2.9.9" in refused("--address", address)
+    finally:
+        head.terminate()
+        head.communicate()
