@@ -31,7 +31,7 @@ import lottery
 from lottery import engines, masks, models
 from lottery.data import Images, Splits
 from lottery.engines import Partial, Trained
-from lottery.engines.sparse import training
+from lottery.engines.sparse import layout, training
 from lottery.errors import LotteryError
 from lottery.masks import Masks
 from lottery.models import Network
@@ -263,8 +263,8 @@ def test_interrupted_at_every_iteration_the_sparse_engine_ends_in_the_same_bits(
     network = stack((30, 12, 8, 4))
     data = images((30,), 100, 20, 30, background=-0.4, in_bytes=recipe != "adam")
     case = level("sparse", network, data, replace(RECIPES[recipe], batch_size=70), drawn(network, *MODES[mode]), rule)
-    kept = training._stack(network, case.start.weights, case.start.masks)
-    assert training._tiled(kept) == {"both tiles": 2, "tiles": 1, "lists": 0}[mode]
+    kept = layout.Stack.of(network, case.start.weights, case.start.masks)
+    assert layout.mode(kept) == {"both tiles": layout.DENSE, "tiles": layout.MIXED, "lists": layout.SPARSE}[mode]
     whole = case()
     monkeypatch.setattr(training, "WORK", 1)
     trained, heard = interrupted(case, run)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lottery import masks, models
-from lottery.engines.sparse import kernels, vectors
+from lottery.engines.sparse import doors, sell
 from lottery.engines.sparse.predictor import Predictor
 from lottery.errors import LotteryError
 from lottery.masks import Masks, Weights
@@ -81,7 +81,7 @@ def layer_by_layer(network: Network, weights: Weights, kept: Masks, x: np.ndarra
 def check_without_torch() -> None:
     for sizes, density in (((40, 33, 17), 0.2), ((7, 5, 3), 1.0)):
         check(sizes, density, layer_by_layer)
-    assert not vectors.JIT
+    assert not doors.JIT
 
 
 def test_with_the_jit_off() -> None:
@@ -120,8 +120,8 @@ def test_examples_of_any_form(predictor: Predictor, form: str) -> None:
     read_only = x.copy()
     read_only.flags.writeable = False
     np.testing.assert_array_equal(predictor(read_only), predictor(x))
-    if vectors.JIT:
-        assert len(kernels.predict.signatures) == 1  # another would be compiled
+    if doors.JIT:
+        assert len(sell.predict.signatures) == 1  # another would be compiled
 
 
 def test_whole_numbers(predictor: Predictor) -> None:
@@ -175,7 +175,7 @@ def test_threads_share_a_predictor() -> None:
             np.testing.assert_array_equal(ours, expected)
 
 
-@pytest.mark.skipif(not (vectors.JIT and vectors.X86), reason="elsewhere subnormal numbers cost nothing")
+@pytest.mark.skipif(not (doors.JIT and doors.X86), reason="elsewhere subnormal numbers cost nothing")
 def test_subnormal_numbers_are_flushed_in_the_kernel_alone() -> None:
     network, weights, kept = ticket((1, 1), 1.0)
     weights["fc1.weight"][:], weights["fc1.bias"][:] = 1e-38, 0

@@ -1,5 +1,6 @@
 """What only the sparse engine promises: any machine, the JIT off, no subnormal numbers, kernels compiled once."""
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -7,24 +8,25 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numba.core import config
-from numba.core.caching import IndexDataCacheFile
+from llvmlite import ir
+from numba.core import base, caching, cgutils, config, datamodel, options, registry
 
 import lottery
 from lottery import masks
 from lottery.data import Images, Splits
 from lottery.engines import optimizers, reference, sparse
-from lottery.engines.sparse import kernels, training, vectors
+from lottery.engines.sparse import csr, doors, layout, modes, training
+from lottery.engines.sparse import images as pixels
 from lottery.engines.sparse.training import train
+from lottery.errors import LotteryError
 from lottery.models.mlp import stack
 from lottery.spec import Recipe
-from lottery.starts import Start
+from lottery.starts import Moment, Start
 
 sys.path.insert(0, str(Path(__file__).parent))  # the subprocesses below import this file's neighbours too
 from test_engines import NETWORK, RECIPES, no_report, parts, start
@@ -38,14 +40,14 @@ def compare() -> None:
         recipe = replace(recipe, iterations=6, evaluate_every=3, batch_size=70)  # two blocks, the second partial
         for density, in_bytes in product((1.0, 0.4, 0.1), (False, True)):
             data, begin = parts(100, 7, 20, in_bytes=in_bytes), start(density)
-            assert training._prepare(data).train.coded == in_bytes
+            assert pixels.prepare(data).train.coded == in_bytes
             ours = train(NETWORK, data, begin, recipe, no_report)
             expected = reference.train(NETWORK, data, begin, recipe, no_report)
             for column, values in expected.history.items():
                 np.testing.assert_allclose(ours.history[column], values, rtol=1e-5)
             for name, weight in expected.weights.items():
                 np.testing.assert_allclose(ours.weights[name], weight, rtol=1e-3, atol=1e-5)
-    print("compiled", sum(kernels.train.stats.cache_misses.values()) if vectors.JIT else 0)
+    print("compiled", sum(modes.train.stats.cache_misses.values()) if doors.JIT else 0)
 
 
 def run_compare(environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -70,7 +72,7 @@ def test_the_kernels_are_right_with_the_jit_off() -> None:
 
 
 @pytest.mark.parametrize("cpu", ["haswell", "x86-64"])
-@pytest.mark.skipif(not vectors.X86, reason="the processors named here are x86: other machines have none of them")
+@pytest.mark.skipif(not doors.X86, reason="the processors named here are x86: other machines have none of them")
 def test_lesser_processors_get_the_same_and_compile_once(cpu: str, tmp_path: Path) -> None:
     """AVX2, and SSE2 without fused multiply-add. Two processes start at once with an empty cache: one compiles."""
     environment = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
@@ -81,24 +83,25 @@ def test_lesser_processors_get_the_same_and_compile_once(cpu: str, tmp_path: Pat
 CHANGES = {
     "optimizers.py": ("BETA1, BETA2 = 0.9, 0.999", "BETA1, BETA2 = 0.8, 0.999"),
     "sparse/vectors.py": ("LANES = 64", "LANES = 32 + 32"),
-    "sparse/kernels.py": ("CHUNK = 196", "CHUNK = 195 + 1"),
+    "sparse/images.py": ("CHUNK = 196", "CHUNK = 195 + 1"),
 }
 """File -> a line of it, and what it is changed to."""
 
 
 COMPILE_ONE = """
 import sys; sys.path.insert(0, sys.argv[1])
-from lottery.engines.sparse import kernels
-assert kernels.__file__.startswith(sys.argv[1])
-constants, stats = kernels.step_constants(True, 1e-3, 0.0, 1), kernels.step_constants.stats
-print(sum(stats.cache_misses.values()), sum(stats.cache_hits.values()), round(constants[2], 6), kernels.SOURCES.hex())
+from lottery.engines.sparse import doors, step
+assert step.__file__.startswith(sys.argv[1])
+constants, stats = step.step_of(True, 1e-3, 0.0, 0.0, 1), step.step_of.stats
+one_minus_beta1, key = round(constants.one_minus_beta1, 6), doors.sources().hex()
+print(sum(stats.cache_misses.values()), sum(stats.cache_hits.values()), one_minus_beta1, key)
 """
 """Compiles one kernel, or loads it: prints which, Adam's 1 - beta1 as it is compiled in, and the key."""
 
 
-@pytest.mark.skipif(not vectors.JIT, reason="without the JIT nothing is compiled")
+@pytest.mark.skipif(not doors.JIT, reason="without the JIT nothing is compiled")
 def test_kernels_compiled_from_other_sources_are_not_found(tmp_path: Path) -> None:
-    """Numba looks at the text of kernels.py alone, and compiles in what comes from the others."""
+    """Numba looks at the text of step.py alone, and compiles in what comes from the others."""
     shutil.copytree(SOURCE, tmp_path / "lottery", ignore=shutil.ignore_patterns("__pycache__"))
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", COMPILE_ONE, str(tmp_path)]
@@ -136,7 +139,7 @@ def compile_twice(file: Path) -> tuple[int, bool]:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    kernel = kernels.jit(module.twice)  # type: ignore[no-untyped-call]
+    kernel = doors.jit(module.twice)  # type: ignore[no-untyped-call]
     return kernel(2), sum(kernel.stats.cache_hits.values()) == 0
 
 
@@ -152,7 +155,7 @@ def _changed(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
 
 
-@pytest.mark.skipif(not vectors.JIT, reason="without the JIT nothing is compiled")
+@pytest.mark.skipif(not doors.JIT, reason="without the JIT nothing is compiled")
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
 def test_a_damaged_kernel_is_compiled_again(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loaded as it is, it would raise what it likes, or end the process, at every start."""
@@ -169,7 +172,7 @@ def test_a_damaged_kernel_is_compiled_again(ending: str, tmp_path: Path, monkeyp
     assert compile_twice(tmp_path / "twice.py") == (4, False)
 
 
-@pytest.mark.skipif(not vectors.JIT, reason="without the JIT nothing is compiled")
+@pytest.mark.skipif(not doors.JIT, reason="without the JIT nothing is compiled")
 def test_without_a_folder_to_write_to_kernels_are_compiled_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,19 +185,20 @@ def test_without_a_folder_to_write_to_kernels_are_compiled_each_time(
     (tmp_path / "twice.py").write_text(MODULE)
     for _ in range(2):
         assert compile_twice(tmp_path / "twice.py") == (4, True)
-    monkeypatch.setattr(training, "_cache", lambda: None)
+    for module in (doors, training):
+        monkeypatch.setattr(module, "cache_folder", lambda kernel: None)
     assert sparse.slow_start().endswith("to keep them, set NUMBA_CACHE_DIR to a folder for them")
-    with training.alone():
+    with doors.alone(modes.train):
         pass
 
 
-@pytest.mark.skipif(not vectors.JIT, reason="without the JIT nothing is compiled")
+@pytest.mark.skipif(not doors.JIT, reason="without the JIT nothing is compiled")
 def test_a_full_disk_costs_no_more_than_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(IndexDataCacheFile, "_save_data", full)
+    monkeypatch.setattr(caching.IndexDataCacheFile, "_save_data", full)
     (tmp_path / "twice.py").write_text(MODULE)
     assert compile_twice(tmp_path / "twice.py") == (4, True)
     assert compile_twice(tmp_path / "twice.py") == (4, True)
@@ -203,42 +207,86 @@ def test_a_full_disk_costs_no_more_than_compiling(tmp_path: Path, monkeypatch: p
 def test_the_wait_for_the_compiler_is_foretold(monkeypatch: pytest.MonkeyPatch) -> None:
     training.compile_kernels()
     assert sparse.slow_start() == ""
-    if vectors.JIT:
-        monkeypatch.setattr(kernels.train._cache._cache_file, "_source_stamp", b"of other sources")
+    if doors.JIT:
+        monkeypatch.setattr(modes.train._cache._cache_file, "_source_stamp", b"of other sources")
         assert sparse.slow_start() == "compiling the kernels, this once: half a minute"
 
 
+@pytest.mark.skipif(not doors.JIT, reason="without the JIT nothing is compiled")
 def test_all_kernels_are_found_by_one_key() -> None:
     """Each is compiled into those that call it."""
-    compiled = [value for value in vars(kernels).values() if hasattr(value, "py_func")]
-    assert len(compiled) > 30
-    for kernel in compiled:
-        assert kernel._cache._cache_file._source_stamp == kernels.SOURCES
-    files = (kernels.__file__, vectors.__file__, optimizers.__file__)
-    assert sha256(b"".join(Path(file).read_bytes() for file in files)).digest() == kernels.SOURCES
+    files = sorted(Path(sparse.__file__).parent.glob("*.py"))
+    modules = [importlib.import_module(f"lottery.engines.sparse.{file.stem}") for file in files]
+    compiled = [kernel for module in modules for kernel in vars(module).values() if hasattr(kernel, "py_func")]
+    kept = [kernel for kernel in compiled if doors.cache_folder(kernel)]
+    assert len(set(kept)) > 30
+    assert {kernel._cache._cache_file._source_stamp for kernel in kept} == {doors.sources()}
+    assert {kernel.py_func.__name__ for kernel in set(compiled) - set(kept)} == {"take_step"}  # part of its callers
 
 
-def test_subnormal_numbers_are_flushed() -> None:
+def test_sources_that_cannot_be_read_are_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a package that is a zip: kernels are compiled each time."""
+    monkeypatch.setattr(optimizers, "__file__", "no such file")
+    assert doors.sources.__wrapped__() is None
+    monkeypatch.setattr(doors, "sources", lambda: None)
+    kernel = doors.jit(compile_twice)  # type: ignore[no-untyped-call]
+    assert doors.cache_folder(kernel) is None
+
+
+@pytest.mark.parametrize("door", doors.DOORS)
+def test_numbas_private_doors_are_open(door: str) -> None:
+    """Fails, with the door's name, under a numba or llvmlite that no longer has what the engine takes of it."""
+    doors.DOORS[door]()
+
+
+CLOSED: dict[str, tuple[object, str]] = {
+    "the processor's features, codegen()._tm_features": (registry.cpu_target.target_context.codegen(), "_tm_features"),
+    "an array's data, make_array(...).data": (base.BaseContext, "make_array"),
+    "typed pointers, .type.pointee": (ir.Type, "as_pointer"),
+    "LLVM's functions, cgutils.get_or_insert_function": (cgutils, "get_or_insert_function"),
+    "vectors as values, extending.register_model": (datamodel.models.PrimitiveModel, "get_value_type"),
+    "the compiled cache's files, caching.IndexDataCacheFile": (caching.IndexDataCacheFile, "_open_for_write"),
+    "a kernel's cache, Dispatcher._cache": (caching.CacheImpl, "filename_base"),
+    "inlining by force, njit(forceinline=True)": (options.DefaultOptions, "forceinline"),
+}
+"""Door -> what is taken away: (owner, name)."""
+
+
+@pytest.mark.parametrize("door", CLOSED)
+def test_a_closed_door_is_named(door: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(CLOSED) == list(doors.DOORS)
+    assert doors.closed() == []
+    monkeypatch.delattr(*CLOSED[door])
+    assert door in doors.closed()
+
+
+def test_kernels_that_cannot_be_compiled_say_which_door_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AttributeError, match=r"^no such thing$"), doors.alone(modes.train):
+        raise AttributeError("no such thing")  # all doors are open: whatever it is, it's not that
+    monkeypatch.delattr(cgutils, "get_or_insert_function")
+    words = (
+        r"^numba .* lacks what the sparse engine needs \(LLVM's functions, cgutils.get_or_insert_function\): install"
+    )
+    with pytest.raises(LotteryError, match=words), doors.alone(modes.train):
+        raise AttributeError("get_or_insert_function")
+
+
+@pytest.mark.parametrize("mode", [layout.SPARSE, layout.MIXED, layout.DENSE])
+def test_subnormal_numbers_are_flushed(mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Adam's moments of a weight whose gradient has become 0 decay by 0.9 a step: 10^-38 after some 800."""
     begin = start(1.0)
     begin.weights["fc1.bias"][:] = -100  # every unit of the first layer is dead: no gradient passes
     images = Images(np.zeros((16, 30), np.float32), np.zeros(16, np.int64))
-    data = Splits(images, images, images)
-    for tiled in (0, 1, 2):
-        whole = training._stack(NETWORK, begin.weights, begin.masks)
-        net, tiles = training._net(whole, tiled, 16), training._tiles(whole, tiled, 16, coded=True)
-        inner = training._inner(whole, tiled)
-        for moments in (net.m, net.v, net.mb, tiles.M, tiles.V, inner.M, inner.V):
-            moments[:] = 1e-30
-        iterations = 2000
-        order = np.tile(np.arange(16), iterations)
-        ends = np.arange(iterations + 1) * 16
-        lists = training._prepare(data).train
-        what = (net, tiles, inner, lists, np.float32(0), order, ends, 0)
-        kernels.train(*what, True, np.full(iterations, 1e-3), 0.0, 0.0, np.zeros(iterations))
-        for moments in (net.m, net.v, net.mb, tiles.M, tiles.V, inner.M, inner.V):
-            assert not ((moments != 0) & (np.abs(moments) < np.finfo(np.float32).tiny)).any()
-        assert not net.m[: NETWORK.sizes[1]].any()
+    data, recipe, iterations = Splits(images, images, images), Recipe(batch_size=16), 2000
+    monkeypatch.setattr(layout, "mode", lambda stack: mode)
+    level = training._Level.of(NETWORK, recipe, pixels.prepare(data), begin, Moment(0, begin.weights))
+    moments = [array for slots in level.slots.values() for array in slots]
+    for array in moments:
+        array[:] = 1e-30
+    level.train([np.arange(16)] * iterations, np.full(iterations, 1e-3), 0, np.zeros(iterations))
+    for array in moments:
+        assert not ((array != 0) & (np.abs(array) < np.finfo(np.float32).tiny)).any()
+    assert not moments[0][: NETWORK.sizes[1]].any()
 
 
 def test_numbers_outside_the_kernels_are_left_as_they_were() -> None:
@@ -290,14 +338,14 @@ def test_weights_that_lead_to_a_dead_end(recipe: str) -> None:
 def test_four_sums_are_each_to_the_bit_what_one_is() -> None:
     """Where a weight's gradient is computed, alone or with three others, changes nothing."""
     rng, begin = np.random.default_rng(0), start(0.4)
-    net = training._net(training._stack(NETWORK, begin.weights, begin.masks), 0, 16)
+    net = layout.build_net(layout.Stack.of(NETWORK, begin.weights, begin.masks), layout.SPARSE)
     for array in (net.A, net.D):
         array[:] = rng.standard_normal(array.size)
-    kernels.gradients(net, False)
-    together = net.g.copy()
-    for u in range(net.shape[1]):
-        for k in range(net.ptr[u], net.ptr[u + 1]):
-            alone = net._replace(ptr=np.where(np.arange(net.ptr.size) <= u, k, k + 1))
-            kernels.gradients(alone, False)
-            assert net.g[k] == together[k]
-    assert np.count_nonzero(together) == net.ptr[-1] > 0
+    csr.gradients(net, False)
+    together = net.w_g.copy()
+    for u in range(net.units):
+        for k in range(net.indptr[u], net.indptr[u + 1]):
+            alone = net._replace(indptr=np.where(np.arange(net.indptr.size) <= u, k, k + 1))
+            csr.gradients(alone, False)
+            assert net.w_g[k] == together[k]
+    assert np.count_nonzero(together) == net.indptr[-1] > 0

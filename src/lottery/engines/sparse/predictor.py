@@ -1,6 +1,6 @@
 """Prediction with what survives of a stack of linear layers: one CPU core, and a cost that follows the density.
 
-Units that lead to no output are left out, the weights of the others laid out once for `kernels.predict`.
+Units without a path to an output are left out, the weights of the others laid out once in SELL slices: see `sell`.
 """
 
 from functools import lru_cache
@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lottery.engines.sparse import kernels
-from lottery.engines.sparse.kernels import Slices
-from lottery.engines.sparse.training import alone, leading_on
-from lottery.engines.sparse.vectors import JIT, SLICE
+from lottery.engines.sparse.doors import JIT, alone
+from lottery.engines.sparse.sell import build_slices, predict
 from lottery.errors import LotteryError, shown
 from lottery.masks import Masks, Weights
 from lottery.models import Network
@@ -45,7 +43,7 @@ class Predictor:
         if not network.linear:
             raise LotteryError("Predictor is for stacks of linear layers: for other networks, use the shrunk module")
         layers, tensors = network.layers, network.tensors
-        self._slices = _slices(
+        self._slices = build_slices(
             [_array("weights", weights, layer.weight, tensors[layer.weight].shape) for layer in layers],
             [_array("masks", masks, layer.weight, tensors[layer.weight].shape) for layer in layers],
             [_array("weights", weights, layer.bias, tensors[layer.bias].shape) for layer in layers],
@@ -75,7 +73,7 @@ class Predictor:
         ):  # the kernel is compiled for one type alone
             x = self._rows(examples)
         logits = np.empty((len(x), self._outputs), np.float32)
-        kernels.predict(*self._slices, x, logits)
+        predict(*self._slices, x, logits)
         return logits
 
     def _rows(self, examples: Any) -> np.ndarray:
@@ -106,52 +104,10 @@ def _array(argument: str, arrays: dict[str, np.ndarray], name: str, shape: tuple
     return array
 
 
-def _slices(weights: list[np.ndarray], masks: list[np.ndarray], biases: list[np.ndarray]) -> Slices:
-    """Lays out layers, from the first to the output. weights, masks: [out, in] each; biases: [out] each."""
-    masks = leading_on(masks)
-    features = spare = masks[0].shape[1]
-    sources: list[np.ndarray] = []
-    values: list[np.ndarray] = []
-    constants: list[np.ndarray] = []
-    hidden = 0
-    row_of = np.arange(features)  # rows of the layer's inputs
-    for i, (weight, mask, bias) in enumerate(zip(weights, masks, biases, strict=True)):
-        units = np.arange(len(mask))
-        if i + 1 < len(masks):
-            leads: np.ndarray = np.any(masks[i + 1], axis=0)
-            units = np.argsort(-mask.sum(axis=1), kind="stable")
-            units = units[leads[units]]  # no others are read
-            hidden += -(-len(units) // SLICE)
-        rows = np.zeros(len(mask), np.int64)
-        rows[units] = spare + 1 + SLICE * len(constants) + np.arange(len(units))
-        for begin in range(0, len(units), SLICE):
-            members = units[begin : begin + SLICE]
-            source = np.full((mask[members].sum(axis=1).max(), SLICE), spare, np.int32)
-            value, constant = np.zeros(source.shape, np.float32), np.zeros(SLICE, np.float32)
-            for lane, unit in enumerate(members):
-                (inputs,) = np.nonzero(mask[unit])
-                source[: len(inputs), lane] = row_of[inputs]
-                value[: len(inputs), lane] = weight[unit, inputs]
-                constant[lane] = bias[unit]
-            sources.append(source.ravel())
-            values.append(value.ravel())
-            constants.append(constant)
-        row_of = rows
-    return Slices(
-        hidden=hidden,
-        features=features,
-        ptr=np.cumsum([0, *map(len, sources)]),
-        source=np.concatenate(sources),
-        w=np.concatenate(values),
-        bias=np.concatenate(constants),
-        used=np.unique(np.flatnonzero(masks[0].any(axis=0)) // SLICE) * SLICE,
-    )
-
-
 @lru_cache(maxsize=1)
 def _compile() -> None:
     """Compiles the kernel, or loads it: what one process compiles, those beside it wait for and load."""
     if JIT:
         one = np.ones((1, 1), np.float32)
-        with alone():
-            kernels.predict(*_slices([one], [one > 0], [one[0]]), one[:0], one[:0])
+        with alone(predict):
+            predict(*build_slices([one], [one > 0], [one[0]]), one[:0], one[:0])
