@@ -1,7 +1,7 @@
 # Everything a new machine needs: Python 3.11 and a package index.
 #   make run    install what running needs, then the quickstart experiment
 #   make test   install the test tools as well, then lint, types and tests
-#   make integrations  install Hugging Face's, Lightning's and ONNX's libraries too, then train through their loops,
+#   make integrations  install Hugging Face's, Lightning's, ONNX's, Ray's and trackers' libraries too, then train through them,
 #               compute what is exported, and build the site
 #   make docs   the site of docs/, into site/
 #   make faults the slow proofs: disk errors, flipped bits, a hundred kills: several minutes

@@ -71,15 +71,6 @@ def test_the_kernels_are_right_with_the_jit_off() -> None:
     assert finish(run_compare({"NUMBA_DISABLE_JIT": "1"})) == 0
 
 
-@pytest.mark.parametrize("cpu", ["haswell", "x86-64"])
-@pytest.mark.skipif(not doors.X86, reason="the processors named here are x86: other machines have none of them")
-def test_lesser_processors_get_the_same_and_compile_once(cpu: str, tmp_path: Path) -> None:
-    """AVX2, and SSE2 without fused multiply-add. Two processes start at once with an empty cache: one compiles."""
-    environment = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
-    both = [run_compare(environment) for _ in range(2)]
-    assert sorted(map(finish, both)) == [0, 1]
-
-
 CHANGES = {
     "optimizers.py": ("BETA1, BETA2 = 0.9, 0.999", "BETA1, BETA2 = 0.8, 0.999"),
     "sparse/vectors.py": ("LANES = 64", "LANES = 32 + 32"),
