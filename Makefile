@@ -31,7 +31,7 @@ setup: .venv/.dev
 
 .venv/.integrations: .venv/.dev
 	@echo "== installing what the integrations need"
-	$(BIN)/python -m pip install -q -e ".[docs,hf,lightning,onnx,ray,wandb]"
+	$(BIN)/python -m pip install -q -e ".[docs,hf,lightning,mlflow,onnx,ray,wandb]"
 	$(BIN)/python -m pip check
 	touch $@
 

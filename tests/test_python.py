@@ -168,9 +168,11 @@ def test_bars_have_one_for_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_progress_is_a_switch_or_a_function(progress: Any, tmp_path: Path) -> None:
     with pytest.raises(LotteryError, match=r"progress = .*: must be True, False, or a function of one Progress"):
         lottery.run("quickstart", runs_dir=tmp_path, progress=progress)
-    with pytest.raises(LotteryError, match="unknown log 'mlflow': choose from tensorboard, wandb"):
-        lottery.run("quickstart", runs_dir=tmp_path, log="mlflow")
-    with pytest.raises(LotteryError, match=r"log = 1: must be tensorboard, wandb, a tracker .* see lottery\.Tracker"):
+    with pytest.raises(LotteryError, match="unknown log 'neptune': choose from tensorboard, wandb"):
+        lottery.run("quickstart", runs_dir=tmp_path, log="neptune")
+    with pytest.raises(
+        LotteryError, match=r"log = 1: must be tensorboard, wandb, mlflow, a tracker .* see lottery\.Tracker"
+    ):
         lottery.run("quickstart", runs_dir=tmp_path, log=["tensorboard", 1])  # type: ignore[list-item]
 
 

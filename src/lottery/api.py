@@ -85,8 +85,8 @@ def run(
         jobs: replicates and branches trained at once, each in a process of its own (a script then needs the usual
             `if __name__ == "__main__":`).
         name: what you call the run; `open_run` finds it by that too.
-        log: "tensorboard", "wandb", a tracker of your own, or a list of them: told every evaluation and every level as
-            it happens, and first what is finished already. One that fails is left out with a warning.
+        log: "tensorboard", "wandb", "mlflow", a tracker of your own, or a list of them: told every evaluation and every
+            level as it happens, and first what is finished already. One that fails is left out with a warning.
         progress: whether bars are shown, in a terminal or a notebook (plain lines on stderr elsewhere); or a function
             that is called with each event instead.
         cluster: where replicates and branches train instead of here, such as lottery.Ray("auto"): as many at once as it

@@ -165,8 +165,8 @@ class RunCommand:
     gpus: float = Ray.gpus
     """On the Ray cluster: GPUs for each, or a fraction of one, such as 0.25; with any, it trains on cuda."""
 
-    log: Annotated[tuple[Literal["tensorboard", "wandb"], ...], tyro.conf.UseAppendAction] = ()
-    """Tell this tool every evaluation and level, as it happens: tensorboard or wandb, if it is installed."""
+    log: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], tyro.conf.UseAppendAction] = ()
+    """Tell this tool every evaluation and level, as it happens: tensorboard, wandb or mlflow, if installed."""
 
     margin: Points = None
     """How much less accurate a matching ticket may be, in percentage points; one standard error of an accuracy if not

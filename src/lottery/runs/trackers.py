@@ -1,4 +1,4 @@
-"""What others have open already: TensorBoard, Weights & Biases, or a tracker of one's own. Nothing here is read back.
+"""What others have open already: TensorBoard, Weights & Biases, MLflow, a tracker of one's own. Nothing is read back.
 
 A tracker is told every evaluation and every finished level of a run, of each chain in order: those that are on disk
 when it begins, then the others as they happen. So what it shows is whole after any interruption, and can be had of a
@@ -7,15 +7,17 @@ run that is finished. Whatever a tracker raises is one line of warning: it is to
 
 import hashlib
 import importlib.util
+import logging
 import math
 import os
+import re
 import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -190,6 +192,12 @@ def chain_folder(place: Place) -> str:
     return f"{place.branch}/replicate-{place.replicate}" + (f"-draw-{place.draw}" if place.draw else "")
 
 
+def identity(run: Run, chain: str) -> str:
+    """Of a chain, wherever it is logged: 16 hexadecimal digits, which a run that is continued has again."""
+    begun = f"{run.path.resolve().name} {run.info['sessions'][0].get('started', '')}"
+    return hashlib.sha256(f"{begun} {chain}".encode()).hexdigest()[:16]
+
+
 class TensorBoard:
     """Event files in <run>/tensorboard, a folder for each chain, so that its curves lie over those of others.
 
@@ -281,7 +289,6 @@ class WandbRuns:
         if alone and not self.wandb.login(prompt=False, verify=False):
             raise LotteryError("not logged in; type `wandb login`, or set WANDB_MODE=offline, and run again to add it")
         self.run, self.folder = run, Path(os.environ.get("WANDB_DIR") or run.path)
-        self.identity = f"{run.path.resolve().name} {run.info['sessions'][0].get('started', '')}"
         self.first: dict[str, int] = {}
         """Chain -> the first step that wandb does not have yet."""
         self.begun: dict[str, Any] = {}
@@ -311,9 +318,9 @@ class WandbRuns:
             self.begun[name].log(dict(values), step=step)
 
     def _begin(self, place: Place, name: str) -> Any:
-        identity = hashlib.sha256(f"{self.identity} {name}".encode()).hexdigest()[:16]
+        same = identity(self.run, name)
         if self.mode == "offline":
-            for left in (self.folder / "wandb").glob(f"offline-run-*-{identity}"):
+            for left in (self.folder / "wandb").glob(f"offline-run-*-{same}"):
                 shutil.rmtree(left, ignore_errors=True)
         quiet = self.wandb.Settings(console="off", silent=True, finish_timeout=60, finish_timeout_raises=True)
         begun = self.wandb.init(
@@ -321,7 +328,7 @@ class WandbRuns:
             group=self.run.name or self.run.path.resolve().name,
             job_type=place.branch,
             name=name,
-            id=identity,
+            id=same,
             resume="allow",
             reinit="create_new",  # there may be others in this process
             dir=self.folder,
@@ -336,7 +343,146 @@ class WandbRuns:
         return begun
 
 
-LOGS: dict[str, Callable[[], Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+class MLflow:
+    """A run of MLflow for each chain, in the experiment $MLFLOW_EXPERIMENT_NAME, else `lottery`.
+
+    The names are those of TensorBoard, with the level as the step of a level's; the spec is there as parameters; tags
+    name the run of `lottery` (`run`, `folder`) and the chain (`branch`, `replicate`, `draw`), so that replicates can be
+    grouped. MLFLOW_TRACKING_URI, or what `mlflow.set_tracking_uri` has set, says where; without it that is
+    <run>/mlflow.db. A run that is continued continues its curves: a chain is found by its tag `lottery`.
+    """
+
+    def begin(self, run: Run) -> "MLflowRuns":
+        """Makes the experiment, unless there is one of that name."""
+        return MLflowRuns(run)
+
+
+@dataclass
+class Curves:
+    """A chain's run of MLflow."""
+
+    id: str
+    status: str
+    step: int = -1
+    """Of the last evaluation that MLflow has."""
+    level: int = -1
+    """The last one that MLflow has."""
+    due: list[list[Any]] = field(default_factory=list)
+    """What is to be sent: the metrics of each call."""
+
+
+class MLflowRuns:
+    """The log of one run for MLflow.
+
+    A call takes some 10 ms of a processor however little it brings, and a small network is evaluated more often: calls
+    are made every few seconds, and at a chain's end.
+    """
+
+    EVERY = 2.0
+    """Seconds from call to call."""
+    MOST = 1000
+    """Metrics of one call: MLflow's limit."""
+
+    def __init__(self, run: Run):
+        for switch in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"):
+            os.environ.setdefault(switch, "true")
+        self.mlflow: Any = importlib.import_module("mlflow")
+        own = run.path.resolve() / "mlflow.db"
+        if self.mlflow.is_tracking_uri_set():
+            uri = self.mlflow.get_tracking_uri()
+        else:
+            uri = f"sqlite:///{own}"
+            own.open("ab").close()  # where that fails, MLflow would try for two minutes
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)  # it tells how a new file is filled
+        self.client: Any = self.mlflow.MlflowClient(tracking_uri=uri)
+        self.run = run
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "lottery"
+        if not (found := self.client.get_experiment_by_name(name)):
+            with suppress(self.mlflow.MlflowException):  # another run may be first
+                self.client.create_experiment(name)
+            found = self.client.get_experiment_by_name(name)
+        self.experiment: str = found.experiment_id
+        self.begun: dict[str, Curves] = {}
+        self.called = time.monotonic()
+        public = re.sub(r"//[^/@]*@", "//", uri)  # without a password
+        self.where = f"experiment {name} in {public}"
+        if not uri.startswith("http"):
+            self.where += f"; to see it: mlflow ui --backend-store-uri {public}"
+
+    def evaluation(self, place: Place, step: int, values: Mapping[str, float]) -> None:
+        """Metrics of its chain's run."""
+        curves = self._curves(place)
+        if step > curves.step:
+            self._add(curves, step, {f"evaluation/{name}": value for name, value in values.items()})
+        if step % self.run.spec.recipe.iterations:  # else its level is finished, and follows
+            self._send_if_due()
+
+    def level(self, row: Row, step: int) -> None:
+        """Metrics of its chain's run, whose step is the level."""
+        curves = self._curves(row.place)
+        if row.place.level > curves.level:
+            self._add(curves, row.place.level, numbers(row))
+        if row.place.level >= self.run.spec.levels:
+            self._end(self.begun.pop(chain_folder(row.place)), "FINISHED")
+        self._send_if_due()
+
+    def close(self) -> str:
+        """Sends what is left, and says of chains that are not finished that they were stopped; returns where it is."""
+        for curves in self.begun.values():
+            self._end(curves, "KILLED")
+        return self.where
+
+    def _curves(self, place: Place) -> Curves:
+        name = chain_folder(place)
+        if name not in self.begun:
+            self.begun[name] = self._begin(place, name)
+        return self.begun[name]
+
+    def _begin(self, place: Place, name: str) -> Curves:
+        same, folder = identity(self.run, name), self.run.path.resolve().name
+        tags = {"run": self.run.name or folder, "folder": folder, "branch": place.branch, "lottery": same}
+        tags |= {"replicate": str(place.replicate), "draw": str(place.draw)}
+        found = self.client.search_runs([self.experiment], f"tags.lottery = '{same}'", max_results=1)
+        begun = found[0] if found else self.client.create_run(self.experiment, run_name=name, tags=tags)
+        params = {key: str(value)[:6000] for key, value in flatten(self.run.spec).items()}  # MLflow's limit
+        missing = [(key, value) for key, value in params.items() if key not in begun.data.params]
+        if missing:  # what is there can't be changed
+            self.client.log_batch(begun.info.run_id, params=[self.mlflow.entities.Param(*pair) for pair in missing])
+        curves = Curves(begun.info.run_id, begun.info.status)
+        if found:
+            curves.step, curves.level = (
+                max((point.step for point in self.client.get_metric_history(curves.id, metric)), default=-1)
+                for metric in ("evaluation/test_accuracy", "level/density")
+            )
+        return curves
+
+    def _add(self, curves: Curves, step: int, values: Mapping[str, float]) -> None:
+        now, Metric = time.time_ns() // 1_000_000, self.mlflow.entities.Metric
+        curves.due.append([Metric(name, float(value), now, step) for name, value in values.items()])
+
+    def _send_if_due(self) -> None:
+        if time.monotonic() - self.called >= self.EVERY:
+            for curves in self.begun.values():
+                self._send(curves)
+            self.called = time.monotonic()
+
+    def _send(self, curves: Curves) -> None:
+        if curves.due and curves.status != "RUNNING":
+            self.client.update_run(curves.id, status="RUNNING")
+            curves.status = "RUNNING"
+        while curves.due:
+            metrics = curves.due.pop(0)  # whole, and in order: what is there says what is missing
+            while curves.due and len(metrics) + len(curves.due[0]) <= self.MOST:
+                metrics = metrics + curves.due.pop(0)
+            self.client.log_batch(curves.id, metrics=metrics)
+
+    def _end(self, curves: Curves, status: str) -> None:
+        self._send(curves)
+        if curves.status == "RUNNING":
+            self.client.set_terminated(curves.id, status=status)
+
+
+LOGS: dict[str, Callable[[], Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "mlflow": MLflow}
 """Name of a tool, which is also that of the module it needs and of the extra that installs it -> its tracker."""
 
 
