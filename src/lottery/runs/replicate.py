@@ -1,7 +1,8 @@
 """One replicate of a run: its chains of levels, trained one after the other or read where they are on disk."""
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -154,14 +155,18 @@ class Replicate:
         recipe, keep = self.run.spec.recipe, 0 if place.level else self.run.spec.rewound
         checkpoint = LevelCheckpoint(self.run, place, start)
         last = recipe.iterations if start.last is None else start.last
+        listened = 0.0
 
         def untold(*rows: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
             told, checkpoint.rows = (*checkpoint.rows, *rows), []
             return tuple(tuple(map(float, row)) for row in told)
 
         def report(row: tuple[float, ...]) -> None:
+            nonlocal listened
+            began = time.perf_counter()
             iteration, done = int(row[0]), (row[0] - start.first) / (last - start.first)
             self.emit(Progress(place, iteration, float(row[-1]), done=done, evaluations=untold(row), last=last))
+            listened += time.perf_counter() - began
 
         try:
             trained = self.engine(self.network, self.data, start, recipe, report, keep, checkpoint)
@@ -170,6 +175,7 @@ class Replicate:
         for tensor, weight in trained.weights.items():
             if not np.isfinite(weight).all():
                 raise LotteryError(f"{place}: trained {tensor} is not finite; nothing saved")
+        trained = replace(trained, seconds=trained.seconds - listened)  # a tracker may take longer than the training
         row = to_row(place, last, start, trained)
         self.run.save(SavedLevel(start.weights, start.masks, trained.weights, trained.history, row, trained.early))
         checkpoint.remove()
