@@ -262,6 +262,22 @@ def test_tasks_begin_after_those_they_need_and_are_dropped_with_them() -> None:
     assert heard == [0, 1, 2, 3, 4]
 
 
+def test_a_level_takes_the_time_of_its_training_not_that_of_who_listens(tiny: Spec, tmp_path: Path) -> None:
+    spec = replace(tiny, levels=0, recipe=replace(tiny.recipe, evaluate_every=1))
+    waited = []
+
+    def slow(event: Progress) -> None:
+        began = time.perf_counter()
+        time.sleep(0.02)
+        waited.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    (row,) = lottery.run(spec, runs_dir=tmp_path, progress=slow).rows()
+    assert len(waited) >= 30
+    assert row.seconds is not None
+    assert row.seconds < time.perf_counter() - began - sum(waited)
+
+
 def test_replicates_differ(undisturbed: lottery.Run) -> None:
     a, b = (undisturbed.load("rewind", r, 0) for r in (0, 1))
     assert (a.start["fc1.weight"] != b.start["fc1.weight"]).all()
