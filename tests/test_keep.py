@@ -91,7 +91,15 @@ def test_finishing_a_level_costs_the_same_however_many_there_are(
 ) -> None:
     spec = going.spec
     begun = experiment._Begun(
-        experiment.Wanted(spec, going.path), going, spec, "torch", "cpu", "all", [], {0: set(wanted(spec))}
+        experiment.Wanted(spec, going.path),
+        going,
+        spec,
+        ("mnist", frozenset()),
+        "torch",
+        "cpu",
+        "all",
+        [],
+        {0: set(wanted(spec))},
     )
     going.write_table()
     read: list[str] = []
@@ -121,6 +129,15 @@ def test_finishing_a_level_costs_the_same_however_many_there_are(
         written.clear()
     assert costs[3][0] == costs[30][0] <= 2
     assert 0 < costs[3][1] <= costs[30][1] <= costs[3][1] + 20  # more digits
+    assert (going.path / store.TABLE).read_text() == going.table()
+
+
+def test_a_row_that_the_table_has_already_is_not_added_again(going: store.Run) -> None:
+    """Two workers may have saved their levels before the first is told of: its row makes the table, with both."""
+    for number in (0, 1):
+        going.save(level(number))
+    for number in (0, 1):
+        going.append(level(number).row)
     assert (going.path / store.TABLE).read_text() == going.table()
 
 
@@ -210,7 +227,9 @@ def test_replicates_are_dropped_once_nothing_begins_from_them(run: lottery.Run) 
 def test_a_level_of_which_nobody_told_is_dropped_at_the_end(run: lottery.Run) -> None:
     """Its worker died after it was saved, and another one went on from there."""
     left = {1: {Place("rewind", 1, 1)}}
-    experiment._Begun(experiment.Wanted(SPEC, run.path), run, SPEC, "torch", "cpu", "rows", [], left).finish()
+    experiment._Begun(
+        experiment.Wanted(SPEC, run.path), run, SPEC, ("mnist-5k", frozenset()), "torch", "cpu", "rows", [], left
+    ).finish()
     assert [bool(run.dropped(number)) for number in (0, 1)] == [False, True]
 
 

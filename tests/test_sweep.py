@@ -23,6 +23,7 @@ from lottery.errors import LotteryError
 from lottery.runs import store, sweep
 from lottery.runs.experiment import Progress
 from lottery.runs.rows import Place, Row
+from lottery.runs.verify import verify
 from lottery.spec import Data, Model, Pruning, Recipe, Spec, combinations, load, load_all
 from lottery.views import report, terminal
 from lottery.views.measures import COLOURS, LETTERS, run_colour
@@ -174,6 +175,46 @@ def test_runs_have_the_bytes_that_each_has_by_itself(trained: lottery.Sweep, tmp
         alone = lottery.run(run.spec, runs_dir=tmp_path, progress=False)
         assert contents(run) == contents(alone)
         assert (run.path / "spec.toml").read_bytes() == (trained.path / "specs" / f"{run.path.name}.toml").read_bytes()
+
+
+MINE = """\
+import numpy as np
+from lottery.data import DATASETS
+
+def mine():
+    x = np.random.default_rng({seed}).normal(size=(60, 6)).astype("float32")
+    y = (x[:, 0] > x[:, 1]).astype(int)
+    return x[:40], y[:40], x[40:], y[40:]
+
+DATASETS["mine"] = mine
+"""
+
+
+def test_each_run_has_the_data_of_its_own_code(tmp_path: Path) -> None:
+    """Of two data sets of one name, which two files register."""
+    specs = []
+    for seed in (0, 1):
+        (tmp_path / f"file{seed}.py").write_text(MINE.format(seed=seed))
+        use = (str(tmp_path / f"file{seed}.py"),)
+        data, recipe = Data(name="mine", validation=10), Recipe(iterations=3, evaluate_every=3, batch_size=10)
+        specs.append(replace(TINY, data=data, recipe=recipe, levels=0, replicates=1, seed=seed, use=use))
+    runs = lottery.sweep(specs, name="two", runs_dir=tmp_path / "runs", progress=False).runs
+    alone = [lottery.run(spec, runs_dir=tmp_path / "alone", progress=False) for spec in specs]
+    assert [run.info["data"] for run in runs] == [run.info["data"] for run in alone]
+    assert [contents(run) for run in runs] == [contents(run) for run in alone]
+    assert runs[0].info["data"] != runs[1].info["data"]
+
+
+def test_one_that_fails_stops_no_other_and_the_tables_are_there(tmp_path: Path) -> None:
+    grid = {"recipe.learning_rate": [1e30, 1e-3]}
+    with pytest.raises(LotteryError, match=r"rewind, replicate 0, level 0: training loss"):
+        lottery.sweep(TINY, grid, name="one", runs_dir=tmp_path, progress=False)
+    failed, other = sweep.Sweep.open(tmp_path / "sweep-one").runs
+    assert not failed.rows()
+    assert len(other.rows()) == TINY.replicates * (TINY.levels + 1)
+    assert not verify(other.path).wrong
+    assert not verify(other.path).notes
+    assert list(pd.read_csv(tmp_path / "sweep-one" / "runs.csv")["finished"]) == [False, True]
 
 
 def test_the_folder_says_what_was_asked_and_what_came_out(trained: lottery.Sweep) -> None:

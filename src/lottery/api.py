@@ -1,7 +1,7 @@
 """What Python users call: binds runs, analysis and views, as `lottery.cli` does for the shell."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -206,7 +206,13 @@ def sweep(
             logs[spec.uid](event)
 
         how = {"data_dir": data_dir, "engine": engine, "device": device, "jobs": jobs, "keep": keep, "cluster": cluster}
-        sweeps.run(planned, tell, **how)
+        try:
+            sweeps.run(planned, tell, **how)
+        except LotteryError:
+            if planned.runs:
+                with suppress(LotteryError):  # the first error is the one to be told
+                    _write_results(planned, margin)
+            raise
     _write_results(planned, margin)
     return planned
 

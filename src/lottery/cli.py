@@ -157,7 +157,8 @@ class RunCommand:
     """Where it trains: local (this machine), or ray (a Ray cluster, if Ray is installed)."""
 
     address: str = ""
-    """Of the Ray cluster: auto, or the head's, such as 10.0.0.1:6379; one is started on this machine if not given."""
+    """Of the Ray cluster: auto, or the head's, such as 10.0.0.1:6379; if not given, $RAY_ADDRESS, or the one on this
+    machine, which is started if there is none."""
 
     cpus: float = Ray.cpus
     """On the Ray cluster: cores that are reserved for each replicate or branch."""
@@ -868,11 +869,11 @@ class CurrentReport:
 
 def _sweep(command: SweepCommand, specs: Sequence[Spec], console: Console) -> None:
     planned = sweep.plan(specs, command.runs_dir, command.name)
+    cluster = _cluster(command)
     if command.print_tasks:
         planned.write()
         print(*_tasks(command, planned), sep="\n")
         return
-    cluster = _cluster(command)
     current = CurrentReport(planned.path, command.margin, lambda: planned.runs)
     with terminal.SweepDisplay(planned, console, _banner(command, planned)) as display:
 
@@ -930,10 +931,11 @@ def _banner(command: SweepCommand, planned: sweep.Sweep) -> str:
 
 def _tasks(command: SweepCommand, planned: sweep.Sweep) -> Iterator[str]:
     """A command line for each run."""
-    options = {name: getattr(command, name) for name in ("data_dir", "engine", "device", "keep")}
-    given = [
-        word for name, value in options.items() if value not in (None, "auto", "all") for word in (_flag(name), value)
-    ]
+    names = ("data_dir", "engine", "device", "keep", "margin", "runner", "address", "cpus", "gpus")
+    options = [(name, getattr(command, name)) for name in names]
+    options = [(name, value) for name, value in options if value != getattr(RunCommand, name)]
+    options += [("log", log) for log in command.log]
+    given = [word for name, value in options for word in (_flag(name), value)]
     for spec in planned.specs:
         file = planned.path / sweep.SPECS / f"{spec.uid}.toml"
         words = ["lottery", "run", file, "--runs-dir", planned.path, "--jobs", 1, *given]
@@ -1028,6 +1030,8 @@ def _show(command: ShowCommand, console: Console) -> None:
 
 def _verify(command: VerifyCommand, console: Console) -> int:
     if swept := sweep.find(command.run, command.runs_dir):
+        if left := len(swept.specs) - len(swept.runs):
+            console.print(f"note:    {number_of(left, 'run')} of {len(swept.specs)} not begun yet", highlight=False)
         return max((_verify(replace(command, run=str(run.path)), console) for run in swept.runs), default=0)
     found = verify.verify(store.locate(command.run, command.runs_dir))
     lines = [

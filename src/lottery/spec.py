@@ -448,7 +448,7 @@ def _share(text: str, recipe: Recipe) -> int:
     return round(float(found[1]) * recipe.iterations / 100) if found[2] else int(found[1])
 
 
-SWEEP = "sweep"
+GRID = "sweep"
 """The table of a TOML file that says which settings have several values."""
 
 EXTENT = ("levels", "replicates", "branches")
@@ -460,8 +460,8 @@ def _from_table(part: Any, table: dict[str, Any], prefix: str = "") -> Any:
     settings, values = _settings(part), {}
     for name, value in table.items():
         kind = settings.get(name)
-        if name == SWEEP and not prefix:
-            raise LotteryError(f"[{SWEEP}] is for several experiments: lottery sweep takes it, a single run does not")
+        if name == GRID and not prefix:
+            raise LotteryError(f"[{GRID}] is for several experiments: lottery sweep takes it, a single run does not")
         if kind is None:
             raise LotteryError(known("setting", prefix + name, [prefix + setting for setting in settings]))
         if is_dataclass(kind):
@@ -631,11 +631,11 @@ def load_all(preset_or_path: str | Path) -> list[Spec]:
     """
     check_type("preset", preset_or_path, Path)
     path = Path(preset_or_path)
-    if preset_or_path in PRESETS or SWEEP not in _table(preset_or_path):
+    if preset_or_path in PRESETS or GRID not in _table(preset_or_path):
         return [load(preset_or_path)]
     with _parsing(_text(path), str(path)) as table:
-        grid = table.pop(SWEEP)
-        _require(isinstance(grid, dict), SWEEP, grid, f"must be a table: [{SWEEP}] and its settings below it")
+        grid = table.pop(GRID)
+        _require(isinstance(grid, dict), GRID, grid, f"must be a table: [{GRID}] and its settings below it")
         return [_at(path, spec) for spec in combinations(table, dict(_leaves(grid)))]
 
 
@@ -666,7 +666,7 @@ def combinations(table: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) ->
         if name not in names:
             raise LotteryError(known("setting", name, names))
         remedy = "give a list of two values or more; a single one is no part of a sweep"
-        _require(isinstance(values, list | tuple) and len(values) > 1, f"{SWEEP}: {name}", values, remedy)
+        _require(isinstance(values, list | tuple) and len(values) > 1, f"{GRID}: {name}", values, remedy)
     for part, value in table.items():
         if any(name.startswith(f"{part}.") for name in grid):
             _require(isinstance(value, Mapping), part, value, f"must be a table: [{part}] and its settings below it")
@@ -683,7 +683,7 @@ def combinations(table: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) ->
 
 def check_count(runs: int) -> None:
     """Raises LotteryError for more experiments than a sweep may have."""
-    _require(runs <= RUNS, SWEEP, f"{runs:,} combinations", f"at most {RUNS}: give fewer values")
+    _require(runs <= RUNS, GRID, f"{runs:,} combinations", f"at most {RUNS}: give fewer values")
 
 
 def _text(given: str | Path) -> str:

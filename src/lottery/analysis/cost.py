@@ -54,8 +54,9 @@ def cost(chosen: Iterable[Spec], runs_dir: Path, like: Run | None = None) -> Cos
             else:
                 missing += estimate
     if like and not expected:
-        seconds, estimates = _seconds(like), _estimates(like.spec)
-        spent, expected = sum(seconds.values()), sum(estimates.get(place, 0.0) for place in seconds)
+        with suppress(LotteryError):  # a damaged run is no reason not to begin another one
+            seconds, estimates = _seconds(like), _estimates(like.spec)
+            spent, expected = sum(seconds.values()), sum(estimates.get(place, 0.0) for place in seconds)
     missing *= spent / expected if expected else 1.0
     return Cost(total + missing, missing, expected > 0)
 

@@ -1,6 +1,7 @@
 """A chain of a run trained on a machine that has none of the run's files: what it needs goes there, its levels come
 back, with the bytes that they have there."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +61,12 @@ def take(run: Run, heard: Callable[[Progress], None], word: Word) -> bool:
     event, made = word
     if made and not run.has(event.place):
         files.write_folder(run.folder(event.place), made)
-        run.read(event.place)
+        try:
+            run.read(event.place)
+        except LotteryError:
+            shutil.rmtree(run.folder(event.place))  # it can be made again
+            raise
+        run.partial(event.place).unlink(missing_ok=True)  # what was left of it here
     heard(event)
     return bool(made)
 

@@ -41,8 +41,8 @@ class Ray:
     """
 
     address: str = ""
-    """Of its head, such as "auto" or "10.0.0.1:6379"; if empty, the one that the script has connected to or that
-    $RAY_ADDRESS names, else one is started on this machine."""
+    """Of its head, such as "auto" or "10.0.0.1:6379"; if empty, the one that the script has connected to, that
+    $RAY_ADDRESS names, or that was started on this machine; else one is started here, and ended with the run."""
     cpus: float = 1.0
     """Cores that are reserved for a chain; it trains on one thread."""
     gpus: float = 0.0
@@ -55,9 +55,9 @@ class Ray:
             value = getattr(self, name)
             if value < 0 or (value > 1 and value % 1) or (name == "cpus" and not value):
                 raise LotteryError(f"{name} = {shown(value)}: must be a whole number, or a fraction of one")
-        if self.address.startswith("ray://"):
+        if (address := self.address or os.environ.get("RAY_ADDRESS", "")).startswith("ray://"):
             remedy = "run on a machine of the cluster and give auto, or the head's own address, such as 10.0.0.1:6379"
-            raise LotteryError(f"address = {shown(self.address)}: Ray's client cannot stream results; {remedy}")
+            raise LotteryError(f"address = {shown(address)}: Ray's client cannot stream results; {remedy}")
 
 
 @contextmanager
@@ -68,7 +68,8 @@ def connect(wanted: Ray) -> Iterator["Cluster"]:
         LotteryError: where Ray is not installed; for no cluster at that address, or one of another version of Ray or
             Python; for one with no machine that has what a task is to be given.
     """
-    if find_spec("ray") is None:
+    module = find_spec("ray")
+    if module is None or module.origin is None:  # the latter: a folder of that name
         raise LotteryError("runner = 'ray': ray is not installed; pip install 'lottery[ray]', or leave it out")
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # of half a minute each, for an address that is silent
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -166,16 +167,15 @@ class Cluster:
 
         Raises:
             LotteryError: the first of a task, or that one died again and again, or that every machine refused it; or
-                that there has been no machine for a while.
+                that for a while there has been no machine for one.
         """
-        plan, running, last = Plan(tasks), _Running(self, tasks), time.monotonic()
+        plan, running, room, asked = Plan(tasks), _Running(self, tasks), 0, -math.inf
         try:
-            while (ready := plan.ready()) or running.streams:
-                room = self.room()
-                last = time.monotonic() if room else last
-                if time.monotonic() - last > WAIT:
-                    raise LotteryError("the Ray cluster has lost all machines; finished levels are kept: run again")
-                for index in ready[: max(room + AHEAD - len(running.streams), 0)] if room else []:
+            while plan.ready(1) or running.streams:
+                if (now := time.monotonic()) - asked > 1:  # seconds: asking takes as long as hearing a word
+                    room, asked = self.room(), now
+                    running.check_room(now)
+                for index in plan.ready(max(room + AHEAD - len(running.streams), 0)):
                     del plan.waiting[index]
                     running.begin(index)
                 for index, error in running.listen():
@@ -195,6 +195,8 @@ class _Running:
         self.deaths = Counter[int]()
         self.refusals = defaultdict[int, dict[str, str]](dict)
         """Task -> machine -> why it refuses it."""
+        self.placed: dict[int, float] = {}
+        """Task -> when there was last a living machine that it can be at."""
 
     def begin(self, index: int) -> None:
         """Sends it off, told what is true now."""
@@ -205,13 +207,33 @@ class _Running:
         remote = self.ray.remote(_work).options(**options)
         self.streams[remote.remote(task.function, *task.arguments, *task.late())] = index
 
+    def check_room(self, now: float) -> None:
+        """Raises LotteryError where there has been no machine for a task for a while."""
+        room: dict[tuple[str, ...], int] = {}
+        for index in self.streams.values():
+            without = tuple(self.refusals[index])
+            if without not in room:
+                room[without] = self.cluster.room(without)
+            if room[without]:
+                self.placed[index] = now
+            elif now - self.placed.setdefault(index, now) > WAIT:
+                why = "; ".join(["the others are lost", *self.refusals[index].values()])
+                raise LotteryError(f"no machine of the Ray cluster can go on: {why}; finished levels are kept")
+
     def listen(self) -> Iterator[tuple[int, LotteryError | None]]:
         """Lets what has come be heard; gives the tasks that have ended, and how."""
-        for stream in self.ray.wait(list(self.streams), timeout=1.0)[0] if self.streams else []:
+        waiting = list(self.streams)
+        if not waiting or not self.ray.wait(waiting, timeout=1.0)[0]:
+            return
+        for stream in self.ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]:  # all that are ready
             index = self.streams[stream]
             try:
                 words = self.ray.get(next(stream))
-            except self.ray.exceptions.RayTaskError:
+            except self.ray.exceptions.RayTaskError as error:
+                if "failed to import" in str(error):
+                    raise LotteryError(
+                        "a machine of the Ray cluster cannot import lottery: install the same version on all of them"
+                    ) from None
                 raise  # a mistake of ours: its traceback is printed
             except (StopIteration, self.ray.exceptions.RayError) as error:
                 del self.streams[stream]
@@ -276,8 +298,9 @@ def _work(function: Callable[..., None], *arguments: Any) -> Iterator[list[Any]]
         words = [said.get()]
         while not said.empty():
             words.append(said.get())
-        if mistakes := [word for word in words if isinstance(word, BaseException)]:
-            raise mistakes[0]
+        mistake = words.pop() if isinstance(words[-1], BaseException) else None  # the last word of all
         yield words
+        if mistake:
+            raise mistake
         if isinstance(words[-1], Ended):
             return

@@ -3,7 +3,7 @@ missing."""
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -162,29 +162,33 @@ def run_all(
         raise LotteryError(f"data-dir = {str(data_dir)!r}: there is no such folder")
     device = _device_there(cluster, device) if cluster else engines.resolve_device(device)
     checked = [_check_wanted(wanted, engine, device, workers=jobs > 1 or cluster is not None) for wanted in experiments]
-    raws: dict[str, Raw] = {}
+    raws: dict[Images, Raw] = {}
     with ExitStack() as locks:
         there = locks.enter_context(connect(cluster)) if cluster else None
         begun = []
         for ready in checked:
             store.check_name(ready.wanted.name, ready.wanted.path)
             locks.enter_context(store.lock(ready.wanted.path))
-            data = ready.wanted.spec.data.name
-            if data not in raws:
-                raws[data] = load(data, Path(data_dir) if data_dir else None)
-            begun.append(ready.begin(raws[data], jobs, keep))
+            if ready.images not in raws:
+                code.load(ready.used)  # which may have a data set of that name
+                raws[ready.images] = load(ready.wanted.spec.data.name, Path(data_dir) if data_dir else None)
+            begun.append(ready.begin(raws[ready.images], there.room() if there else jobs, keep))
         chains = [(work, place) for work in begun for place in work.unfinished]
         if there:
-            shared = {name: there.share(raw) for name, raw in raws.items()}
-            there.carry_out(_tasks(chains, lambda work, place: work.away(place, shared)))
+            shared = {images: there.share(raw) for images, raw in raws.items()}
+            there.carry_out(_tasks(chains, lambda work, place: work.away(place, shared[work.images])))
         elif jobs == 1 or len(chains) == 1:
-            runners.here(_tasks(chains, lambda work, place: work.local(place, raws[work.spec.data.name])))
+            runners.here(_tasks(chains, lambda work, place: work.local(place, raws[work.images])))
         else:
             raws.clear()  # each worker loads its own
             runners.processes(_tasks(chains, lambda work, place: work.local(place, data_dir)), jobs)
         for work in begun:
             work.finish()
     return [work.run for work in begun]
+
+
+Images = tuple[str, frozenset[tuple[str, str]]]
+"""What says which images: the name of the data set, and the code that may have made it."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,11 @@ class _Checked:
     used: code.Code
     engine: str
     device: str
+
+    @property
+    def images(self) -> Images:
+        """Which images it trains on."""
+        return self.wanted.spec.data.name, frozenset(self.used.sums.items())
 
     def begin(self, raw: Raw, jobs: int, keep: str) -> "_Begun":
         """Begins or opens the run, whose lock is held, reads all that is there, and drops what is not to be kept."""
@@ -221,7 +230,7 @@ class _Checked:
         for replicate in range(run.spec.replicates):
             if replicate not in left and (keep != "all" or run.dropped(replicate)):
                 run.drop(replicate, keep)
-        return _Begun(wanted, run, spec, self.engine, self.device, keep, run.unfinished(spec), left)
+        return _Begun(wanted, run, spec, self.images, self.engine, self.device, keep, run.unfinished(spec), left)
 
 
 def _check_wanted(wanted: Wanted, engine: str, device: str, workers: bool) -> _Checked:
@@ -254,6 +263,7 @@ class _Begun:
     wanted: Wanted
     run: Run
     spec: Spec
+    images: Images
     engine: str
     device: str
     keep: str
@@ -269,11 +279,13 @@ class _Begun:
         if event.row:
             if not (path / "run.json").is_file():  # to save a level is to make its folders
                 raise LotteryError(f"{path} was deleted or moved while it was worked on: run again to make it anew")
-            if event.place in (left := self.left[event.place.replicate]):  # else it was told before
+            if event.place in (left := self.left.get(event.place.replicate, set())):  # else it was told before
                 left.remove(event.place)
                 self.run.append(event.row)
             if self.keep != "all" and not left:
                 self.run.drop(event.place.replicate, self.keep)
+            if not left and self.left.pop(event.place.replicate, None) is not None and not self.left:
+                self.run.write_table()  # in order: others that are begun with it may take long, or fail
         if self.wanted.progress:
             self.wanted.progress(event)
 
@@ -285,12 +297,11 @@ class _Begun:
         arguments = (self.run.path, place, self.spec.levels, source, self.engine, self.device)
         return runners.Task(train_branch, arguments, self.heard)
 
-    def away(self, place: Place, shared: Mapping[str, Any]) -> runners.Task:
+    def away(self, place: Place, images: Any) -> runners.Task:
         """The same where it is not.
 
-        shared: name of a data set -> what stands for its images.
+        images: what stands for them.
         """
-        images = shared[self.spec.data.name]
         arguments = (self.run.path.name, place, self.spec.levels, images, self.engine, self.device)
         return runners.Task(
             away.train,

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -91,9 +92,29 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENB
 
 
 def here(tasks: list[Task]) -> None:
-    """One after another in this process, so that each comes after those before it; the first error ends it."""
-    for task in tasks:
-        task.function(*task.arguments, *task.late(), task.heard)
+    """One after another in this process. A task that raises LotteryError stops those that come after it, and no others;
+    the first such error is raised when all are done. Any other error, and one of who hears an event, ends it."""
+    plan = Plan(tasks)
+    deaf: list[BaseException] = []
+
+    def hear(task: Task, event: Any) -> object:
+        try:
+            return task.heard(event)
+        except BaseException as error:
+            deaf.append(error)
+            raise
+
+    while ready := plan.ready(1):
+        task = plan.waiting.pop(ready[0])
+        try:
+            task.function(*task.arguments, *task.late(), partial(hear, task))
+        except LotteryError as error:
+            if deaf:
+                raise
+            plan.ended(ready[0], error)
+        else:
+            plan.ended(ready[0], None)
+    plan.close()
 
 
 def processes(tasks: list[Task], jobs: int) -> None:

@@ -122,6 +122,8 @@ class Run:
         """Both of one moment, see `now`."""
         self._columns: list[str] = []
         """Of levels.csv, once this has written it."""
+        self._listed: set[Place] = set()
+        """The levels that it had then."""
 
     def __repr__(self) -> str:
         """Where it is and what came out, in a sentence."""
@@ -571,13 +573,16 @@ class Run:
     def write_table(self) -> Path:
         """levels.csv, from the finished levels, in their order."""
         rows = self.rows()
-        self._columns = columns_of(rows)
+        self._columns, self._listed = columns_of(rows), {row.place for row in rows}
         write(self.path / TABLE, to_csv(rows).encode())
         return self.path / TABLE
 
     def append(self, row: Row) -> None:
         """Adds a finished level to levels.csv, as its last line, whatever its place: that costs the same however many
-        there are. A row with other columns, and a file that is not there, make it anew."""
+        there are. A row with other columns, and a file that is not there, make it anew, with the rows that are still
+        to be told of."""
+        if row.place in self._listed:
+            return
         if self._columns and set(row.to_json()) <= set(self._columns):
             with suppress(FileNotFoundError):
                 files.append(self.path / TABLE, to_csv([row], self._columns).encode())
