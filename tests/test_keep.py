@@ -141,6 +141,20 @@ def test_a_row_that_the_table_has_already_is_not_added_again(going: store.Run) -
     assert (going.path / store.TABLE).read_text() == going.table()
 
 
+def test_the_table_is_in_order_once_all_is_there_whatever_else_goes_on(going: store.Run) -> None:
+    """The run may be one of a sweep, of which another one takes days, or fails."""
+    saved = [level(number) for number in (1, 0)]
+    left = {0: {row.row.place for row in saved}}
+    wanted_here = experiment.Wanted(going.spec, going.path)
+    images = ("mnist", frozenset[tuple[str, str]]())
+    begun = experiment._Begun(wanted_here, going, going.spec, images, "torch", "cpu", "all", [], left)
+    going.write_table()
+    for each in saved:
+        going.save(each)
+        begun.heard(experiment.Progress(each.row.place, 10, 0.5, each.row))
+    assert (going.path / store.TABLE).read_text() == going.table()
+
+
 def test_a_table_that_rows_were_added_to_is_no_damage_and_is_brought_into_order(going: store.Run) -> None:
     table = going.write_table()
     for number in (1, 0, 2):
