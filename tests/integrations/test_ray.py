@@ -322,3 +322,19 @@ def test_what_cannot_be_connected_to_is_one_line(tmp_path: Path) -> None:
     finally:
         head.terminate()
         head.communicate()
+
+
+def test_a_signal_ends_a_run_on_a_cluster_of_its_own_in_one_line(spec: Spec, tmp_path: Path) -> None:
+    """Ray takes SIGTERM for itself when it is started."""
+    (tmp_path / "spec.toml").write_text(replace(spec, replicates=20).to_toml())
+    environment = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # which keeps it on 127.0.0.1
+    command, pipe = [*COMMAND, "run", "spec.toml", "--runner", "ray", "--address", "local"], subprocess.PIPE
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdout
+    assert any(line.startswith("rewind") for line in process.stdout)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert (
+        errors == "stopped; finished levels are kept. To continue: lottery run spec.toml --runner ray --address local\n"
+    )
+    assert process.returncode == 128 + signal.SIGTERM

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import queue
+import signal
 import socket
 import threading
 import time
@@ -96,6 +97,7 @@ def _init(ray: Any, address: str) -> None:
             socket.create_connection((host, int(port)), timeout=5).close()
         except OSError as error:  # Ray itself would ask again and again
             raise LotteryError(f"{at}: no Ray cluster there ({error}); {START}") from None
+    answers = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address or None, logging_level=logging.CRITICAL, log_to_driver=False)
     except ConnectionError as error:
@@ -106,6 +108,8 @@ def _init(ray: Any, address: str) -> None:
             both = f"{', '.join(said[: len(said) // 2])} there, {', '.join(said[len(said) // 2 :])} here"
             raise LotteryError(f"{at}: the cluster has other versions ({both}): install the same") from None
         raise LotteryError(f"{at}: cannot connect: {_brief(error)}") from None
+    if answers is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, answers)  # Ray has taken it, to end the process at once
     # Of a machine that is lost it would print pages, and has no public switch for that; a line of ours says it.
     vars(import_module("ray._private.worker"))["_worker_logs_enabled"] = False
 
