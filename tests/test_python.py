@@ -173,7 +173,7 @@ def test_progress_is_a_switch_or_a_function(progress: Any, tmp_path: Path) -> No
     with pytest.raises(
         LotteryError, match=r"log = 1: must be tensorboard, wandb, mlflow, a tracker .* see lottery\.Tracker"
     ):
-        lottery.run("quickstart", runs_dir=tmp_path, log=["tensorboard", 1])  # type: ignore[list-item]
+        lottery.run("quickstart", runs_dir=tmp_path, log=["tensorboard", 1])  # type: ignore[list-item]  # refused: what is tested
 
 
 def test_python_shows_lines_on_stderr_unless_told_not_to(

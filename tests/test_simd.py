@@ -90,6 +90,7 @@ BITS = ("nonzero", "nonzero_bytes", "lowest_bit", "clear_lowest", "clear_lowest,
 """Entries of its whole numbers."""
 
 
+# what numba compiles has types that mypy does not know
 def every_operation(a, b, codes, indices, places, bits, parameters, step, out, whole, turned, turned_bytes):  # type: ignore[no-untyped-def]
     """Calls all operations once, with indices that are not aligned. out: float32, a row of 64 for each of FLOATS."""
     v, w = load_x64(a, 1), load_x64(b, 3)
@@ -179,7 +180,7 @@ def twins() -> SimpleNamespace:
             ("by2", vectors.BY2),
             ("by4", vectors.BY4),
         ):
-            names[f"{kind}_{name}"] = of_width(lanes)  # type: ignore[no-untyped-call]
+            names[f"{kind}_{name}"] = of_width(lanes)  # type: ignore[no-untyped-call]  # numba has no types
     return run(FunctionType(every_operation.__code__, names))
 
 
@@ -219,7 +220,7 @@ def test_nan_stays_nan() -> None:
     """So that a broken network shows in its loss."""
 
     @njit
-    def compute(a, out):  # type: ignore[no-untyped-def]
+    def compute(a, out):  # type: ignore[no-untyped-def]  # compiled, as above
         v = simd.load_x64(a, 0)
         simd.store(out, 0, simd.relu(v))
         simd.store(out, 64, simd.exp_difference(v, simd.splat_x64(np.float32(1))))

@@ -130,7 +130,7 @@ def compile_twice(file: Path) -> tuple[int, bool]:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    kernel = doors.jit(module.twice)  # type: ignore[no-untyped-call]
+    kernel = doors.jit(module.twice)  # type: ignore[no-untyped-call]  # numba has no types
     return kernel(2), sum(kernel.stats.cache_hits.values()) == 0
 
 
@@ -138,7 +138,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "cut": lambda data: data[: len(data) // 2],
     "last byte cut": lambda data: data[:-1],
-    **{f"byte {at} %": lambda data, at=at: _changed(data, len(data) * at // 100) for at in range(0, 100, 10)},  # type: ignore[misc]
+    **{f"byte {at} %": lambda data, at=at: _changed(data, len(data) * at // 100) for at in range(0, 100, 10)},  # type: ignore[misc]  # at, the default
 }
 
 
@@ -220,7 +220,7 @@ def test_sources_that_cannot_be_read_are_no_key(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(optimizers, "__file__", "no such file")
     assert doors.sources.__wrapped__() is None
     monkeypatch.setattr(doors, "sources", lambda: None)
-    kernel = doors.jit(compile_twice)  # type: ignore[no-untyped-call]
+    kernel = doors.jit(compile_twice)  # type: ignore[no-untyped-call]  # numba has no types
     assert doors.cache_folder(kernel) is None
 
 
